@@ -1,0 +1,27 @@
+# Every target creates .venv and installs on first use.
+PYTHON ?= python3
+BIN := .venv/bin
+SET_UP := .venv/installed
+
+.PHONY: demo test lint unit clean
+
+demo: $(SET_UP)
+	$(BIN)/python refine.py --config configs/refine/ssl.yaml --model.steps 150 --output runs/demo --compare coffee
+
+test: lint unit
+
+lint: $(SET_UP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(SET_UP)
+	$(BIN)/python -m pytest
+
+$(SET_UP): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv runs

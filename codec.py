@@ -1,0 +1,114 @@
+"""One file: ``python codec.py encode photo.png -o photo.bin``, ``decode photo.bin -o photo.png``, ``info photo.bin``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import lightning_modules.quiet  # noqa: F401  (first: it quietens the imports below)
+from data.images import pad, read_image, to_float, write_image
+from lightning_modules.bitstream import Bitstream, BitstreamError, check_size, decode_image, encode_image
+from lightning_modules.cli import errors_in_one_line
+from lightning_modules.codecs.checkpoint import EMBEDDED, export_compressai, export_safetensors, load_codec
+from lightning_modules.presets import default_settings
+from lightning_modules.refiner import refine
+from lightning_modules.results import FileMeasurement, write_atomically
+
+
+def encode(args: argparse.Namespace) -> None:
+    """A photograph to a file, its latents refined for ``--steps`` steps (0: not refined)."""
+    image = read_image(args.input)
+    height, width = image.shape[-2:]
+    check_size(height, width)
+    loaded = load_codec(args.checkpoint)
+    lmbda = args.lmbda or loaded.lmbda
+    if lmbda is None:
+        raise ValueError(f"{args.checkpoint} does not say the lambda it was trained with: give --lmbda")
+    x = pad(to_float(image), loaded.codec.stride)[None]
+    result = refine(loaded.codec, x, [(height, width)], lmbda, default_settings(args.steps), [args.seed])
+    data = encode_image(loaded, result.refined, height, width)
+    measured = FileMeasurement.of(image, decode_image(loaded, data), len(data), lmbda)
+    write_atomically(args.output, data)
+    psnr = "perfect" if measured.psnr_db is None else f"{measured.psnr_db:.2f} dB"
+    print(f"{args.output}: {len(data)} bytes, {measured.bpp:.4f} bpp, {psnr}, {result.seconds:.1f} s")
+
+
+def decode(args: argparse.Namespace) -> None:
+    """A file to a photograph."""
+    data = args.input.read_bytes()
+    Bitstream.from_bytes(data)  # refuse a damaged file before a model is loaded
+    image = decode_image(load_codec(args.checkpoint), data)
+    temporary = args.output.with_name(f".{args.output.stem}.partial{args.output.suffix}")
+    write_image(image, temporary)
+    temporary.replace(args.output)
+    print(f"{args.output}: {image.shape[-1]} x {image.shape[-2]}")
+
+
+def info(args: argparse.Namespace) -> None:
+    """What a file says, without decoding it."""
+    data = args.input.read_bytes()
+    stream = Bitstream.from_bytes(data)
+    known = stream.model_hash == load_codec(args.checkpoint).model_hash
+    print(f"size:    {stream.width} x {stream.height}")
+    print(f"bytes:   {len(data)} ({8 * len(data) / (stream.width * stream.height):.4f} bpp)")
+    print(f"payload: {' + '.join(str(len(string)) for string in stream.strings)} bytes (y, z)")
+    print(f"model:   {stream.model_hash.hex()} ({'this checkpoint' if known else 'NOT this checkpoint'})")
+
+
+def export(args: argparse.Namespace) -> None:
+    """A checkpoint in another form: ``.safetensors`` to ship, anything else for ``compressai.utils.eval_model``."""
+    loaded = load_codec(args.input)
+    if args.output.suffix == ".safetensors":
+        lmbda = args.lmbda or loaded.lmbda
+        export_safetensors(loaded.codec, args.output, {} if lmbda is None else {"lmbda": str(lmbda)})
+    else:
+        export_compressai(loaded.codec, args.output)
+    print(f"{args.output}: {args.output.stat().st_size} bytes, model {load_codec(args.output).model_hash.hex()}")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="codec.py", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(function: object, what: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(function.__name__, help=str(function.__doc__), description=function.__doc__)  # type: ignore[attr-defined]
+        sub.set_defaults(function=function)
+        sub.add_argument("input", type=str if function is export else Path, help=what)
+        if function is not info:
+            sub.add_argument("-o", "--output", type=Path, required=True)
+        if function is not export:
+            sub.add_argument("--checkpoint", default=EMBEDDED, help="of the codec (default: the embedded one)")
+        return sub
+
+    encoder = command(encode, "photograph")
+    encoder.add_argument("--steps", type=_steps, default=300, help="of refinement (default: 300; 0: none)")
+    encoder.add_argument("--seed", type=int, default=0, help="of the refinement's noise")
+    encoder.add_argument("--lmbda", type=float, help="weight of the distortion (default: the checkpoint's)")
+    command(decode, "file")
+    command(info, "file")
+    command(export, "checkpoint").add_argument("--lmbda", type=float, help="where the checkpoint does not say it")
+    return parser.parse_args(arguments)
+
+
+def _steps(text: str) -> int:
+    steps = int(text)
+    if steps < 0:
+        raise argparse.ArgumentTypeError("must be at least 0")
+    return steps
+
+
+def main() -> int:
+    """Runs a command; exit code 2 and one line for what cannot be done."""
+    args = parse()
+    with errors_in_one_line():
+        try:
+            args.function(args)
+        except BitstreamError as error:
+            raise BitstreamError(f"{args.input}: {error}") from error
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Image files to tensors and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"})
+"""Endings, in lower case, of the files that a folder is searched for."""
+
+
+class ImageError(ValueError):
+    """A file that cannot be read as an image; its message names the file."""
+
+
+def find_images(root: Path) -> list[Path]:
+    """Image files under a folder, at any depth, sorted; or the file itself.
+
+    Raises:
+        FileNotFoundError: ``root`` does not exist, or no image is under it.
+    """
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise FileNotFoundError(f"no such folder of images: {root}")
+    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    if not paths:
+        raise FileNotFoundError(f"no images under {root} (looked for {' '.join(sorted(EXTENSIONS))})")
+    return paths
+
+
+def unique_names(paths: Iterable[Path]) -> list[str]:
+    """A name for each path, good as a file's: its stem; its full name, then a number, where stems meet."""
+    paths = list(paths)
+    stems = [path.stem for path in paths]
+    names: list[str] = []
+    for path, stem in zip(paths, stems, strict=True):
+        name = stem if stems.count(stem) == 1 else "_".join(path.parts[-2:]).replace(".", "_")
+        while name in names:
+            name += "_"
+        names.append(name)
+    return names
+
+
+def read_image(path: Path) -> Tensor:
+    """The picture as a person sees it: RGB, EXIF orientation applied, alpha dropped. uint8 ``[3, H, W]``.
+
+    Raises:
+        ImageError: The file is missing, damaged or no image.
+    """
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I") or image.mode == "F":  # 16 bits a sample: Pillow's convert would clip at 255
+                values = np.asarray(image, dtype=np.float64)
+                peak = 65535.0 if values.max(initial=0) > 255 else 255.0
+                image = Image.fromarray(np.clip(values * (255.0 / peak) + 0.5, 0, 255).astype(np.uint8))
+            pixels = np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"cannot read {path} as an image: {error}") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width of the picture that :func:`read_image` returns, from the file's header alone.
+
+    Raises:
+        ImageError: The file is missing, damaged or no image.
+    """
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+            turned = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientations that swap the sides
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"cannot read {path} as an image: {error}") from error
+    return (width, height) if turned else (height, width)
+
+
+def write_image(image: Tensor, path: Path) -> None:
+    """Writes a uint8 ``[3, H, W]`` image as PNG (or what the ending of ``path`` says)."""
+    Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(path)
+
+
+def to_float(image: Tensor) -> Tensor:
+    """uint8 pixels as fp32 in [0, 1]."""
+    return image.float() / 255
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Real-valued pixels as the 8-bit image that a viewer gets: clamped to [0, 1], rounded to 1/255."""
+    return x.clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def padded_size(height: int, width: int, stride: int) -> tuple[int, int]:
+    """The sides, rounded up to multiples of ``stride``."""
+    return -(-height // stride) * stride, -(-width // stride) * stride
+
+
+def pad(x: Tensor, stride: int) -> Tensor:
+    """``x`` ``[..., C, H, W]``, floating point, with its last row and column repeated up to multiples of ``stride``.
+
+    Repeating the edge adds no edge, so padding costs few bits.
+    """
+    height, width = x.shape[-2:]
+    padded_height, padded_width = padded_size(height, width, stride)
+    batch = x.reshape(-1, *x.shape[-3:])
+    padded = F.pad(batch, (0, padded_width - width, 0, padded_height - height), mode="replicate")
+    return padded.reshape(*x.shape[:-2], padded_height, padded_width)

@@ -1,0 +1,126 @@
+"""The images of a refinement, in batches of one padded size."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from data.images import ImageError, find_images, image_size, pad, padded_size, read_image, to_float, unique_names
+from data.samples import sample_paths
+
+SAMPLES = "samples"
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image of the job.
+
+    Attributes:
+        name: Unique in the job; of its results.
+        path: Of the file.
+    """
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class RefinementBatch:
+    """Images that are refined together.
+
+    Attributes:
+        files: The images that could be read.
+        originals: Their pixels, uint8 ``[3, H, W]``, on the CPU.
+        x: The same padded, fp32 ``[B, 3, H', W']`` in [0, 1]; B is 0 where none could be read.
+        failures: Names of those that could not, and why.
+    """
+
+    files: list[ImageFile]
+    originals: list[Tensor]
+    x: Tensor
+    failures: dict[str, str]
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """True ``(height, width)`` of each image."""
+        return [(image.shape[-2], image.shape[-1]) for image in self.originals]
+
+
+class RefinementBatches(Dataset[RefinementBatch]):
+    """A dataset whose items are whole batches, so that a Trainer that shards items keeps images of one size together."""
+
+    def __init__(self, batches: list[list[ImageFile]], stride: int) -> None:
+        self.batches = batches
+        self.stride = stride
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> RefinementBatch:
+        files: list[ImageFile] = []
+        originals: list[Tensor] = []
+        failures: dict[str, str] = {}
+        for file in self.batches[index]:
+            try:
+                originals.append(read_image(file.path))
+                files.append(file)
+            except ImageError as error:
+                failures[file.name] = str(error)
+        padded = [pad(to_float(image), self.stride) for image in originals]
+        return RefinementBatch(files, originals, torch.stack(padded) if padded else torch.zeros(0, 3, 64, 64), failures)
+
+
+class RefinementDataModule(pl.LightningDataModule):
+    """Images of a folder for ``refine.py``.
+
+    Args:
+        root: A folder, searched at any depth, or one file; ``samples``: the embedded photographs.
+        batch_size: Images refined together; only those of one padded size are. 1 is best on a CPU.
+        limit: Refine the first so many images only.
+        workers: Processes that read ahead.
+
+    Raises:
+        ValueError: ``batch_size`` or ``limit`` is below 1.
+        FileNotFoundError: ``root`` does not exist or holds no image.
+    """
+
+    stride = 64
+
+    def __init__(self, root: str = SAMPLES, batch_size: int = 1, limit: int | None = None, workers: int = 0) -> None:
+        super().__init__()
+        if batch_size < 1 or (limit is not None and limit < 1):
+            raise ValueError("data.batch_size and data.limit must be at least 1")
+        paths = sample_paths() if root == SAMPLES else find_images(Path(root))
+        files = [ImageFile(name, path) for name, path in zip(unique_names(paths), paths, strict=True)]
+        self.files = files[:limit]
+        self.finished: frozenset[str] = frozenset()
+        self.batch_size, self.workers = batch_size, workers
+
+    def predict_dataloader(self) -> DataLoader[RefinementBatch]:
+        """One :class:`RefinementBatch` an item, without the images whose names are in :attr:`finished`."""
+        batches = self._batches([file for file in self.files if file.name not in self.finished])
+        return DataLoader(RefinementBatches(batches, self.stride), batch_size=None, num_workers=self.workers)
+
+    def transfer_batch_to_device(self, batch: RefinementBatch, device: torch.device, dataloader_idx: int) -> RefinementBatch:
+        """Leaves the batch alone: the originals stay on the CPU, and ``predict_step`` moves the rest."""
+        return batch
+
+    def _batches(self, files: list[ImageFile]) -> list[list[ImageFile]]:
+        if self.batch_size == 1:
+            return [[file] for file in files]
+        by_size: dict[tuple[int, int], list[ImageFile]] = defaultdict(list)
+        for file in files:
+            try:
+                size = padded_size(*image_size(file.path), self.stride)
+            except ImageError:
+                size = (0, 0)  # its batch reports it
+            by_size[size].append(file)
+        return [
+            group[first : first + self.batch_size] for group in by_size.values() for first in range(0, len(group), self.batch_size)
+        ]

@@ -1,0 +1,24 @@
+"""The embedded photographs: real ones that scikit-image installs, read from its files without a download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PHOTOGRAPHS = {"astronaut": "astronaut.png", "cat": "chelsea.png", "coffee": "coffee.png", "rocket": "rocket.jpg"}
+"""Names and files, public domain or CC0; 512 x 512, 451 x 300, 600 x 400 and 640 x 427."""
+
+
+def sample_paths() -> list[Path]:
+    """Paths of the embedded photographs, in the order of their names.
+
+    Raises:
+        FileNotFoundError: The installed scikit-image lacks one.
+    """
+    import skimage.data
+
+    folder = Path(skimage.data.__file__).parent
+    paths = [folder / name for name in PHOTOGRAPHS.values()]
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"scikit-image does not ship {path.name}: reinstall it (pip install scikit-image)")
+    return paths

@@ -1,0 +1,1 @@
+"""Training and latent refinement of neural image codecs with PyTorch Lightning."""

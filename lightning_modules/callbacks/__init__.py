@@ -1,0 +1,1 @@
+"""Callbacks: they measure, draw and write; none changes a result."""

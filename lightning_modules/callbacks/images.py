@@ -1,0 +1,84 @@
+"""Pictures: in TensorBoard while a codec trains or a job refines, and side by side in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+
+from lightning_modules.callbacks.metrics import psnr_db
+from lightning_modules.refinement_module import RefinedImage
+
+MARGIN = 8
+CAPTION_HEIGHT = 30
+
+
+class Reconstructions(pl.Callback):
+    """Puts the first validation images beside their reconstructions into TensorBoard.
+
+    Args:
+        images: How many.
+    """
+
+    def __init__(self, images: int = 4) -> None:
+        self.images = images
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        if batch_idx >= self.images or not isinstance(trainer.logger, TensorBoardLogger):
+            return
+        assert isinstance(outputs, Mapping)
+        pair = torch.cat([outputs["x"][0], outputs["x_hat"][0]], dim=-1)
+        trainer.logger.experiment.add_image(f"valid/{batch_idx}", pair.clamp(0, 1), trainer.global_step)
+
+
+def side_by_side(panels: Mapping[str, Tensor], path: Path) -> None:
+    """Writes images beside one another, each under its caption.
+
+    Args:
+        panels: Captions and uint8 images ``[3, H, W]`` of one size.
+        path: A PNG file.
+    """
+    images = [Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())) for image in panels.values()]
+    width, height = images[0].size
+    canvas = Image.new("RGB", (len(images) * (width + MARGIN) + MARGIN, height + CAPTION_HEIGHT + MARGIN), "white")
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=16)
+    for column, (caption, image) in enumerate(zip(panels, images, strict=True)):
+        left = MARGIN + column * (width + MARGIN)
+        canvas.paste(image, (left, CAPTION_HEIGHT))
+        draw.text((left, 6), caption, fill="black", font=font)
+    canvas.save(path)
+
+
+class Comparison(pl.Callback):
+    """Draws one image of a refinement as ``comparison.png``: original, base and refined, with bpp and PSNR.
+
+    Args:
+        output: Folder of the run.
+        name: Of the image; ``None`` draws nothing.
+    """
+
+    def __init__(self, output: Path, name: str | None) -> None:
+        self.output = Path(output)
+        self.name = name
+
+    def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any, **__: Any) -> None:
+        images: Sequence[RefinedImage] = outputs
+        for image in images:
+            if image.name != self.name:
+                continue
+            panels = {"original": image.original}
+            files = {"base": (image.base_file, image.base_image), "refined": (image.file, image.image)}
+            for name, (content, decoded) in files.items():
+                bpp = 8 * len(content) / (decoded.shape[-2] * decoded.shape[-1])
+                panels[f"{name}: {bpp:.4f} bpp, {psnr_db(image.original, decoded):.2f} dB"] = decoded
+            side_by_side(panels, self.output / "comparison.png")

@@ -1,0 +1,81 @@
+"""Progress of a refinement: images, steps, R-D loss, time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from data.refinement_data import RefinementBatch
+from lightning_modules.refinement_module import RefinedImage, RefinementModule
+
+
+class RefinementProgress(pl.Callback):
+    """A bar on a terminal; elsewhere (a log file) a line for each batch. Of several ranks, the first speaks for its share."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._task: TaskID = TaskID(0)
+        self._steps = 0
+        self._done = 0
+        self._started = 0.0
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, RefinementModule)
+        (batches,) = trainer.num_predict_batches
+        # Coding, decoding and writing take about as long as ten steps.
+        self._steps = pl_module.settings.steps + 10
+        self._started = time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.fields[images]} images"),
+            BarColumn(),
+            TextColumn("step {task.fields[step]}  R-D loss {task.fields[loss]}"),
+            TextColumn("{task.percentage:.0f} %"),
+            TimeRemainingColumn(),
+        )
+        self._batches = int(batches)
+        self._task = self._progress.add_task("refine", total=self._batches * self._steps, images=f"0/{batches}", step="0", loss="-")
+        if self._progress.console.is_terminal:
+            self._progress.start()
+        pl_module.listener = self._on_evaluation
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: RefinementBatch,
+        *_: Any,
+        **__: Any,
+    ) -> None:
+        if self._progress is None:
+            return
+        images: Sequence[RefinedImage] = outputs
+        self._done += 1
+        self._progress.update(self._task, completed=self._done * self._steps, images=f"{self._done}/{self._batches}")
+        if not self._progress.console.is_terminal:
+            elapsed = time.monotonic() - self._started
+            left = elapsed / self._done * (self._batches - self._done)
+            names = ", ".join(image.name for image in images) or "failed: " + ", ".join(batch.failures)
+            losses = ", ".join(f"R-D loss {image.evaluations[0, 0]:.4f} -> {image.evaluations[:, 0].min():.4f}" for image in images)
+            print(f"[{self._done}/{self._batches}] {names}  {losses}  {elapsed:.0f} s, {left:.0f} s left", flush=True)
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _on_evaluation(self, step: int, rd_loss: Tensor) -> None:
+        assert self._progress is not None
+        self._progress.update(self._task, completed=self._done * self._steps + step, step=str(step), loss=f"{rd_loss.mean():.4f}")
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()

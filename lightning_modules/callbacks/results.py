@@ -1,0 +1,96 @@
+"""Writes what a refinement found, image by image, as soon as it is found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_warn
+
+from data.images import write_image
+from lightning_modules.bitstream import MAX_OVERHEAD_BYTES
+from lightning_modules.refinement_module import RefinedImage, RefinementModule
+from lightning_modules.results import (
+    BITSTREAMS,
+    FAILURES,
+    IMAGES,
+    RECONSTRUCTIONS,
+    FileMeasurement,
+    ImageResult,
+    write_atomically,
+    write_result,
+)
+
+TOLERATED_GAP = 0.01
+"""Coded and estimated bits may differ by so much before a warning."""
+
+
+class ResultWriter(pl.Callback):
+    """Writes ``bitstreams/``, ``reconstructions/`` and, last, ``images/NAME.json``; ``failures/NAME.txt`` for what failed.
+
+    Args:
+        output: Folder of the run.
+        fingerprint: Of the settings; stored with each image.
+    """
+
+    def __init__(self, output: Path, fingerprint: str) -> None:
+        self.output = Path(output)
+        self.fingerprint = fingerprint
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for folder in (BITSTREAMS, RECONSTRUCTIONS, IMAGES, FAILURES):
+            (self.output / folder).mkdir(parents=True, exist_ok=True)
+
+    def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any, **__: Any) -> None:
+        assert isinstance(pl_module, RefinementModule)
+        images: Sequence[RefinedImage] = outputs
+        for image in images:
+            try:
+                self._write(image, pl_module)
+            except OSError as error:
+                pl_module.failures[image.name] = f"cannot be written: {error}"
+        for name, message in pl_module.failures.items():
+            write_atomically(self.output / FAILURES / f"{name}.txt", message.encode())
+
+    def _write(self, image: RefinedImage, module: RefinementModule) -> None:
+        path = self.output / BITSTREAMS / f"{image.name}.bin"
+        for target, content in ((path, image.file), (path.with_suffix(".base.bin"), image.base_file)):
+            write_atomically(target, content)
+            if target.read_bytes() != content:
+                raise OSError(f"{target} does not hold what was written")
+        write_image(image.image, self.output / RECONSTRUCTIONS / f"{image.name}.png")
+        result = image_result(image, module)
+        pixels = result.height * result.width
+        payload_bpp = 8 * (len(image.file) - MAX_OVERHEAD_BYTES) / pixels
+        # Under 1000 bytes the coder's own flush is more than the tolerance.
+        if len(image.file) > 1000 and abs(payload_bpp / result.bpp_estimated - 1) > TOLERATED_GAP:
+            rank_zero_warn(f"{image.name}: {payload_bpp:.4f} coded bits a pixel, {result.bpp_estimated:.4f} estimated")
+        write_result(self.output, result, self.fingerprint)
+        (self.output / FAILURES / f"{image.name}.txt").unlink(missing_ok=True)
+
+
+def image_result(image: RefinedImage, module: RefinementModule) -> ImageResult:
+    """The row of an image."""
+    base = FileMeasurement.of(image.original, image.base_image, len(image.base_file), module.lmbda)
+    refined = FileMeasurement.of(image.original, image.image, len(image.file), module.lmbda)
+    return ImageResult(
+        image=image.name,
+        height=image.original.shape[-2],
+        width=image.original.shape[-1],
+        method=module.method,
+        steps=module.settings.steps,
+        lmbda=module.lmbda,
+        bpp_base=base.bpp,
+        psnr_db_base=base.psnr_db,
+        ms_ssim_base=base.ms_ssim,
+        rd_loss_base=base.rd_loss,
+        bpp=refined.bpp,
+        psnr_db=refined.psnr_db,
+        ms_ssim=refined.ms_ssim,
+        rd_loss=refined.rd_loss,
+        bpp_estimated=image.bpp_estimated,
+        best_step=image.best_step,
+        seconds=image.seconds,
+    )

@@ -1,0 +1,171 @@
+"""What every codec of the project offers: one small interface over CompressAI's models.
+
+An adapter says how an image becomes latents, about which offsets they are rounded, how many bits they cost, and how they
+become an image or strings again. It knows no method of rounding, no metric and no file format.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from compressai.models import CompressionModel
+from torch import Tensor, nn
+
+from lightning_modules.codecs.frozen import FrozenTransform
+
+Quantise = Callable[[Tensor, Tensor | None], Tensor]
+"""``quantise(value, offset)``: a hard, relaxed or noisy rounding of ``value`` about ``offset`` (``None``: about 0)."""
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The real-valued latents of a batch, before any rounding.
+
+    Attributes:
+        y: Latents of the image, ``[B, M, H/16, W/16]``.
+        z: Hyper-latents, ``[B, N, H/64, W/64]``; ``None`` for a codec without a hyperprior.
+    """
+
+    y: Tensor
+    z: Tensor | None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Latents:
+        """The latents with ``function`` applied to each tensor."""
+        return Latents(function(self.y), None if self.z is None else function(self.z))
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors that exist, y first."""
+        return (self.y,) if self.z is None else (self.y, self.z)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """p(y_hat | z_hat): a Gaussian convolved with U(-1/2, 1/2), element by element.
+
+    Attributes:
+        scales: Standard deviations, ``[B, M, H/16, W/16]``, positive after the entropy model's lower bound of 0.11.
+        means: Means of the same shape; ``None`` where the codec predicts none (all zero).
+    """
+
+    scales: Tensor
+    means: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """Quantised latents with the prior that the quantised hyper-latents predict.
+
+    Attributes:
+        y_hat: ``[B, M, H/16, W/16]``.
+        z_hat: ``[B, N, H/64, W/64]`` or ``None``.
+        prior: The density that codes ``y_hat``; ``None`` for a fully factorised codec.
+    """
+
+    y_hat: Tensor
+    z_hat: Tensor | None
+    prior: Prior | None
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Bits of each image of a batch, by the densities (not by the coder).
+
+    Attributes:
+        y: Bits of ``y_hat``, ``[B]``.
+        z: Bits of ``z_hat``, ``[B]``; zero for a codec without a hyperprior.
+    """
+
+    y: Tensor
+    z: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Bits of the image, ``[B]``."""
+        return self.y + self.z
+
+
+class Codec(nn.Module, ABC):
+    """A CompressAI model behind the interface that training, refinement and files share.
+
+    Attributes:
+        net: The CompressAI model. Its parameters and buffers are the whole state of a codec.
+        stride: Sides of the input of :meth:`analyse` must be multiples of this many pixels.
+    """
+
+    net: CompressionModel
+    stride: int
+    synthesis_transforms: tuple[str, ...] = ("g_s", "h_s")
+    """Names, in :attr:`net`, of the transforms that a step of a refinement runs."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> Codec | None:
+        """An untrained codec of the sizes of a CompressAI state dict, or ``None`` where the dict is of another model."""
+
+    @abstractmethod
+    def analyse(self, x: Tensor) -> Latents:
+        """The latents of images ``x``, ``[B, 3, H, W]`` in [0, 1], H and W multiples of :attr:`stride`."""
+
+    @abstractmethod
+    def quantise(self, latents: Latents, quantise: Quantise) -> Quantised:
+        """Latents rounded by ``quantise``, hyper-latents first, each about the offset at which it is coded."""
+
+    @abstractmethod
+    def bits(self, quantised: Quantised) -> Bits:
+        """Bits of each image, -log2 of the densities summed over its elements."""
+
+    @abstractmethod
+    def synthesise(self, y_hat: Tensor) -> Tensor:
+        """Images ``[B, 3, H, W]`` of ``y_hat``, not clamped to [0, 1]."""
+
+    @abstractmethod
+    def encode(self, quantised: Quantised) -> list[bytes]:
+        """The entropy-coded strings of ONE hard-rounded image (batch of 1).
+
+        Everything from ``z_hat`` to the indexes of the coder's tables is computed in float64 on the CPU, so that a decoder
+        on another machine finds the same indexes.
+
+        Raises:
+            RuntimeError: The coder's tables were not made; see :meth:`make_tables`.
+        """
+
+    @abstractmethod
+    def decode(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
+        """``y_hat`` ``[1, M, H/16, W/16]`` of strings that :meth:`encode` wrote for a padded image of this size."""
+
+    @property
+    @abstractmethod
+    def quantiles(self) -> list[nn.Parameter]:
+        """The parameters that only the auxiliary loss trains (tails and medians of the factorised densities)."""
+
+    def auxiliary_loss(self) -> Tensor:
+        """Distance of the learned quantiles to their targets, a scalar; it has no gradient to other parameters."""
+        return self.net.aux_loss()
+
+    @torch.no_grad()
+    def make_tables(self) -> None:
+        """Fits the quantiles and makes the integer tables of the coder. It may move the medians: call it once, before
+        anything is estimated, refined or coded, and never on a model that goes on training."""
+        self.net.update(force=True, update_quantiles=True)
+
+    def frozen(self, dtype: torch.dtype) -> Self:
+        """This codec for refinement: synthesis transforms with frozen weights, computed in ``dtype``.
+
+        It shares the entropy models with this codec, but not the transforms; it is for estimating, not for coding.
+        """
+        fast = copy.copy(self)
+        fast._modules = {"net": copy.copy(self.net)}
+        fast.net._modules = dict(self.net._modules)
+        for name in self.synthesis_transforms:
+            fast.net._modules[name] = FrozenTransform(getattr(self.net, name), dtype)
+        return fast.requires_grad_(False).eval()
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return next(self.net.parameters()).device

@@ -1,0 +1,210 @@
+"""Checkpoints: ours, CompressAI's (examples, zoo, old and new key names, with or without coding tables), in and out.
+
+Constants that CompressAI registers as buffers (bounds, pedestals) come from the code and never from a file: in a half-precision
+file they have underflowed to 0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from compressai.zoo.pretrained import load_pretrained
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lightning_modules.codecs.base import Codec
+
+TABLES = ("._offset", "._quantized_cdf", "._cdf_length", ".scale_table")
+CONSTANTS = (".pedestal", ".bound", ".target", ".scale_bound")
+PREFIXES = ("codec.net.", "module.", "net.")
+ZOO = "zoo:"
+EMBEDDED = "embedded"
+"""Stands for the checkpoint that ships with the project."""
+EMBEDDED_PATH = Path(__file__).parents[2] / "checkpoints" / "scale_hyperprior_mse_lmbda0.013.safetensors"
+
+State = dict[str, Tensor]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; its message names the file and says why."""
+
+
+@dataclass(frozen=True)
+class LoadedCodec:
+    """A codec ready to code.
+
+    Attributes:
+        codec: In evaluation mode, no parameter requires a gradient, coding tables made.
+        lmbda: The lambda that it was trained with, where the checkpoint says.
+        model_hash: See :func:`model_hash`.
+    """
+
+    codec: Codec
+    lmbda: float | None
+    model_hash: bytes
+
+
+def load_codec(checkpoint: str | Path) -> LoadedCodec:
+    """The codec of a checkpoint.
+
+    Args:
+        checkpoint: ``embedded``, a ``.safetensors`` file of :func:`export_safetensors`, a Lightning checkpoint of
+            ``train.py``, a file of CompressAI (a state dict, or one under ``state_dict``, ``network`` or ``model_state_dict``), or
+            ``zoo:ARCHITECTURE/METRIC/QUALITY``, such as ``zoo:bmshj2018-hyperprior/mse/4``, which is downloaded once.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or of a model that the project has no adapter for.
+    """
+    state, lmbda = read_state(checkpoint)
+    for adapter in Codec.__subclasses__():
+        codec = adapter.from_state(state)
+        if codec is not None:
+            break
+    else:
+        known = ", ".join(adapter.__name__ for adapter in Codec.__subclasses__())
+        raise CheckpointError(f"{checkpoint}: weights of an unknown architecture (known: {known})")
+    _load(codec, state, checkpoint)
+    codec.requires_grad_(False).eval()
+    if not _has_tables(state):
+        codec.make_tables()
+    return LoadedCodec(codec, lmbda, model_hash(codec))
+
+
+def load_weights(codec: Codec, checkpoint: str | Path) -> None:
+    """Loads the weights of a checkpoint, without its coding tables, into a codec that is to be trained.
+
+    Raises:
+        CheckpointError: As :func:`load_codec`, or the sizes differ.
+    """
+    state, _ = read_state(checkpoint)
+    _load(codec, without_tables(state), checkpoint)
+
+
+def read_state(checkpoint: str | Path) -> tuple[State, float | None]:
+    """The state dict of a checkpoint in CompressAI's present names and fp32, and the lambda it was trained with, if it says.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    if str(checkpoint).startswith(ZOO):
+        return _read_zoo(str(checkpoint)), None
+    path = EMBEDDED_PATH if checkpoint == EMBEDDED else Path(checkpoint)
+    if not path.is_file():
+        raise CheckpointError(f"no such checkpoint: {path}")
+    raw: Mapping[str, Any]
+    if path.suffix == ".safetensors":
+        raw, lmbda = _read_safetensors(path)
+    else:
+        raw, lmbda = _read_torch(path)
+    for prefix in PREFIXES:
+        if any(key.startswith(prefix) for key in raw):
+            raw = {key.removeprefix(prefix): value for key, value in raw.items() if key.startswith(prefix)}
+    state = load_pretrained({key: value for key, value in raw.items() if isinstance(value, Tensor)})
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}, lmbda
+
+
+def without_tables(state: Mapping[str, Tensor]) -> State:
+    """A state dict whose coding tables are empty, as they are in a model that has not been prepared for coding."""
+    return {key: value.new_empty(0) if key.endswith(TABLES) else value for key, value in state.items()}
+
+
+def codec_spec(codec: Codec) -> dict[str, Any]:
+    """Class and sizes of a codec, in plain types."""
+    return {"class": type(codec).__name__, "N": int(codec.net.N), "M": int(codec.net.M)}
+
+
+def model_hash(codec: Codec) -> bytes:
+    """Six bytes that name the weights and coding tables: a file decodes with the model of its hash and with no other.
+
+    The first bytes of SHA-256 over names, shapes and values, in order of the names.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(codec.net.state_dict().items()):
+        if not name.endswith(CONSTANTS):
+            digest.update(f"{name}{tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.digest()[:6]
+
+
+def export_safetensors(codec: Codec, path: Path, metadata: Mapping[str, str]) -> None:
+    """Writes a checkpoint to ship: transforms in half precision, entropy models in fp32, coding tables of those very weights.
+
+    Args:
+        codec: Is rounded to the precision of the file, and its tables are made, in place.
+        path: A ``.safetensors`` file.
+        metadata: Strings for the file's header; ``lmbda`` is read back by :func:`load_codec`.
+    """
+    tensors: State = {}
+    with torch.no_grad():
+        for name, value in codec.net.named_parameters():
+            if not name.startswith("entropy_bottleneck"):
+                value.copy_(value.half().float())
+    codec.make_tables()
+    for name, value in codec.net.state_dict().items():
+        if name.endswith(CONSTANTS):
+            continue
+        half = value.is_floating_point() and not name.startswith(("entropy_bottleneck", "gaussian_conditional"))
+        tensors[name] = (value.half() if half else value).contiguous().cpu()
+    save_file(tensors, path, {"codec": type(codec).__name__, **metadata})
+
+
+def export_compressai(codec: Codec, path: Path) -> None:
+    """Writes what ``python -m compressai.utils.eval_model checkpoint`` reads."""
+    torch.save({"state_dict": {name: value.cpu() for name, value in codec.net.state_dict().items()}}, path)
+
+
+def _load(codec: Codec, state: State, checkpoint: str | Path) -> None:
+    own = {key: value for key, value in codec.net.state_dict().items() if key.endswith(CONSTANTS)}
+    try:
+        codec.net.load_state_dict({**state, **own})
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint}: weights do not fit {codec_spec(codec)}: {error}") from error
+
+
+def _has_tables(state: State) -> bool:
+    sizes = [value.numel() for key, value in state.items() if key.endswith("._quantized_cdf")]
+    return bool(sizes) and min(sizes) > 0
+
+
+def _read_safetensors(path: Path) -> tuple[State, float | None]:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+    return state, float(metadata["lmbda"]) if "lmbda" in metadata else None
+
+
+def _read_torch(path: Path) -> tuple[Mapping[str, Any], float | None]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever the unpickler met
+        raise CheckpointError(f"{path} is damaged or no checkpoint: {type(error).__name__}") from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds no state dict")
+    lmbda = content.get("lmbda", content.get("hyper_parameters", {}).get("lmbda"))
+    for key in ("state_dict", "network", "model_state_dict"):
+        if isinstance(content.get(key), Mapping):
+            return content[key], lmbda
+    return content, None
+
+
+def _read_zoo(name: str) -> State:
+    from compressai.zoo import image_models
+
+    try:
+        architecture, metric, quality = name.removeprefix(ZOO).split("/")
+        build, level = image_models[architecture], int(quality)
+    except (ValueError, KeyError):
+        raise CheckpointError(f"{name}: expected zoo:ARCHITECTURE/METRIC/QUALITY, as zoo:bmshj2018-hyperprior/mse/4") from None
+    try:
+        return dict(build(quality=level, metric=metric, pretrained=True).state_dict())
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{name} cannot be had (it is downloaded at first use): {error}") from error

@@ -1,0 +1,67 @@
+"""CompressAI's entropy models as functions: bits of a batch, and one image's symbols to a string and back.
+
+With the adapters, the only place that touches private parts of CompressAI (checked against 1.2.8).
+"""
+
+from __future__ import annotations
+
+import torch
+from compressai.entropy_models import EntropyBottleneck, EntropyModel, GaussianConditional
+from torch import Tensor
+
+from lightning_modules.codecs.base import Prior
+
+
+def gaussian_bits(model: GaussianConditional, y_hat: Tensor, prior: Prior) -> Tensor:
+    """Bits of ``y_hat`` under N(means, scales^2) convolved with U(-1/2, 1/2), summed over each image: ``[B]``."""
+    likelihood = model.likelihood_lower_bound(model._likelihood(y_hat, prior.scales, prior.means))
+    return -torch.log2(likelihood).flatten(1).sum(1)
+
+
+def factorised_bits(model: EntropyBottleneck, z_hat: Tensor) -> Tensor:
+    """Bits of ``z_hat`` ``[B, N, h, w]`` under the learned factorised density, summed over each image: ``[B]``.
+
+    ``EntropyBottleneck.forward`` would round its input again, so the density is asked directly.
+    """
+    values = z_hat.transpose(0, 1).flatten(2)  # [N, B, h*w]
+    channels, batch, _ = values.shape
+    likelihood, _, _ = model._likelihood(values.reshape(channels, 1, -1))
+    bits = -torch.log2(model.likelihood_lower_bound(likelihood))
+    return bits.reshape(channels, batch, -1).sum((0, 2))
+
+
+def table_indexes(model: GaussianConditional, scales: Tensor) -> Tensor:
+    """Index of the coding table of each scale: the first whose scale is not below it. int32, the shape of ``scales``."""
+    table = model.scale_table.to(scales)
+    return torch.bucketize(scales, table[:-1]).int()
+
+
+def channel_indexes(symbols: Tensor) -> Tensor:
+    """Index of the coding table of each element of z ``[1, N, h, w]``: its channel. int32, the same shape."""
+    channels = torch.arange(symbols.shape[1], dtype=torch.int32)
+    return channels.view(1, -1, 1, 1).expand(symbols.shape)
+
+
+def compress(model: EntropyModel, symbols: Tensor, indexes: Tensor) -> bytes:
+    """The string of integer-valued ``symbols`` (batch of 1, on the CPU), each coded with the table of its index."""
+    _require_tables(model)
+    return EntropyModel.compress(model, symbols, indexes)[0]
+
+
+def decompress(model: EntropyModel, string: bytes, indexes: Tensor) -> Tensor:
+    """The symbols of a string, float64 on the CPU, the shape of ``indexes``."""
+    _require_tables(model)
+    # The parent's method, on the CPU: the bottleneck's own builds float32 values about its medians.
+    values = model.entropy_coder.decode_with_indexes(
+        string,
+        indexes.reshape(-1).tolist(),
+        model.quantized_cdf.tolist(),
+        model.cdf_length.tolist(),
+        model.offset.tolist(),
+    )
+    return torch.tensor(values, dtype=torch.float64).reshape(indexes.shape)
+
+
+def _require_tables(model: EntropyModel) -> None:
+    if model.quantized_cdf.numel() == 0:
+        raise RuntimeError("the codec has no coding tables: call make_tables() once before coding")

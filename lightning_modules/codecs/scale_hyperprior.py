@@ -1,0 +1,110 @@
+"""The scale hyperprior of Balle et al. 2018 (arXiv 1802.01436), CompressAI's ``bmshj2018-hyperprior``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+from compressai.models import ScaleHyperprior
+from torch import Tensor, nn
+
+from lightning_modules.codecs.base import Bits, Codec, Latents, Prior, Quantise, Quantised
+from lightning_modules.codecs.entropy import (
+    channel_indexes,
+    compress,
+    decompress,
+    factorised_bits,
+    gaussian_bits,
+    table_indexes,
+)
+
+
+class ScaleHyperpriorCodec(Codec):
+    """Adapter of CompressAI's ``ScaleHyperprior``; y is rounded about 0, z about the learned medians.
+
+    ::
+
+        y = g_a(x)   z = h_a(|y|)   z_hat = Q(z)   sigma = h_s(z_hat)   y_hat = Q(y)   x_hat = g_s(y_hat)
+
+    Args:
+        N: Channels of the transforms and of z.
+        M: Channels of y.
+    """
+
+    stride = 64
+    net: ScaleHyperprior
+
+    def __init__(self, N: int = 128, M: int = 192) -> None:
+        super().__init__()
+        self.net = ScaleHyperprior(N, M)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> ScaleHyperpriorCodec | None:
+        if not {"g_a.6.weight", "h_a.4.weight", "h_s.4.weight"} <= state.keys() or "context_prediction.weight" in state:
+            return None
+        M, N = state["g_a.6.weight"].shape[:2]
+        # A mean-scale model predicts 2 M channels with the same names.
+        return cls(N, M) if state["h_s.4.weight"].shape[0] == M else None
+
+    def analyse(self, x: Tensor) -> Latents:
+        y = self.net.g_a(x)
+        z = self.net.h_a(torch.abs(y))
+        return Latents(y.float(), z.float())
+
+    def quantise(self, latents: Latents, quantise: Quantise) -> Quantised:
+        assert latents.z is not None
+        z_hat = quantise(latents.z, self._medians(latents.z.dtype))
+        prior = Prior(self.net.h_s(z_hat).float())
+        return Quantised(quantise(latents.y, None), z_hat, prior)
+
+    def bits(self, quantised: Quantised) -> Bits:
+        assert quantised.z_hat is not None and quantised.prior is not None
+        # The densities need fp32: differences of two nearly equal probabilities vanish in bf16.
+        with torch.autocast(quantised.y_hat.device.type, enabled=False):
+            return Bits(
+                y=gaussian_bits(self.net.gaussian_conditional, quantised.y_hat.float(), quantised.prior),
+                z=factorised_bits(self.net.entropy_bottleneck, quantised.z_hat.float()),
+            )
+
+    def synthesise(self, y_hat: Tensor) -> Tensor:
+        return cast(Tensor, self.net.g_s(y_hat)).float()
+
+    @torch.no_grad()
+    def encode(self, quantised: Quantised) -> list[bytes]:
+        assert quantised.z_hat is not None
+        medians = self._medians(torch.float64).cpu()
+        symbols_z = torch.round(quantised.z_hat.double().cpu() - medians)
+        symbols_y = quantised.y_hat.cpu()
+        indexes_y = self._indexes(symbols_z + medians)
+        return [
+            compress(self.net.gaussian_conditional, symbols_y, indexes_y),
+            compress(self.net.entropy_bottleneck, symbols_z, channel_indexes(symbols_z)),
+        ]
+
+    @torch.no_grad()
+    def decode(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
+        string_y, string_z = strings
+        medians = self._medians(torch.float64).cpu()
+        shape = (1, medians.shape[1], height // self.stride, width // self.stride)
+        symbols_z = decompress(self.net.entropy_bottleneck, string_z, channel_indexes(torch.empty(shape)))
+        indexes_y = self._indexes(symbols_z + medians)
+        return decompress(self.net.gaussian_conditional, string_y, indexes_y).float().to(self.device)
+
+    @property
+    def quantiles(self) -> list[nn.Parameter]:
+        return [self.net.entropy_bottleneck.quantiles]
+
+    def _medians(self, dtype: torch.dtype) -> Tensor:
+        """Offsets about which z is rounded, ``[1, N, 1, 1]``."""
+        return self.net.entropy_bottleneck.quantiles[:, 0, 1].detach().to(dtype).view(1, -1, 1, 1)
+
+    def _indexes(self, z_hat: Tensor) -> Tensor:
+        """Indexes of the coder's tables for y, from ``z_hat`` in float64 on the CPU: ``[1, M, H/16, W/16]``, int32.
+
+        In float64 two machines differ by some 1e-15, and a scale that close to a border between two tables does not occur
+        in practice; in fp32 every photograph has one.
+        """
+        weights = {name: value.detach().double().cpu() for name, value in self.net.h_s.named_parameters()}
+        scales = torch.func.functional_call(self.net.h_s, weights, z_hat)
+        return table_indexes(self.net.gaussian_conditional, scales.contiguous())

@@ -1,0 +1,184 @@
+"""``predict_step`` around the refiner: a Trainer gives devices, sharding of the images and callbacks, and stays out of the loop."""
+
+from __future__ import annotations
+
+import traceback
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from data.refinement_data import RefinementBatch
+from lightning_modules.bitstream import decode_image, encode_image
+from lightning_modules.codecs import Quantised
+from lightning_modules.codecs.checkpoint import EMBEDDED, load_codec
+from lightning_modules.refiner import Listener, RefinerSettings, refine
+from lightning_modules.rounding import Rounding
+from lightning_modules.temperature import Constant, Schedule
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class RefinedImage:
+    """One image's outcome, on the CPU.
+
+    Attributes:
+        name: Of the image in the job.
+        original: uint8 ``[3, H, W]``.
+        base_file: The file of the unrefined latents.
+        base_image: What ``base_file`` decodes to, uint8 ``[3, H, W]``.
+        file: The file of the refined latents.
+        image: What ``file`` decodes to.
+        bpp_estimated: Bits a pixel by the densities.
+        best_step: Steps after which the written latents were reached.
+        curves: ``[steps, len(CURVES)]``; see :data:`lightning_modules.refiner.CURVES`.
+        evaluations: ``[n, 3]``: true R-D loss, bpp, PSNR in dB.
+        evaluated_steps: Steps done before each of them.
+        seconds: Of the refinement, without coding; of a batch, the image's share.
+    """
+
+    name: str
+    original: Tensor
+    base_file: bytes
+    base_image: Tensor
+    file: bytes
+    image: Tensor
+    bpp_estimated: float
+    best_step: int
+    curves: Tensor
+    evaluations: Tensor
+    evaluated_steps: list[int]
+    seconds: float
+
+
+class RefinementModule(pl.LightningModule):
+    """Refines the latents of images under a frozen codec and encodes them.
+
+    Args:
+        rounding: The relaxation of rounding: the method.
+        temperature: tau at each step.
+        checkpoint: Of the codec: a file or ``zoo:ARCHITECTURE/METRIC/QUALITY``.
+        lmbda: Weight of the distortion; by default the one of the checkpoint's training.
+        steps: Adam steps; 0 writes the encoder's latents.
+        learning_rate: Of y.
+        learning_rate_z: Of z; by default that of y.
+        learning_rate_factor: Multiplies both rates at each step.
+        evaluate_every: Steps between two hard evaluations.
+        select: ``best`` of the hard evaluations (never worse than the unrefined image) or the ``last`` latents.
+        precision: Of the steps: ``bf16``, ``fp32``, or ``auto``: bf16 where the processor multiplies in it. Evaluations and
+            files are in fp32.
+        seed: An image's noise depends on it and on the image's name alone.
+
+    Raises:
+        ValueError: A number is out of range, or the checkpoint does not say its lambda and none is given.
+        CheckpointError: The checkpoint cannot be used.
+    """
+
+    def __init__(
+        self,
+        rounding: Rounding,
+        temperature: Schedule,
+        checkpoint: str = EMBEDDED,
+        lmbda: float | None = None,
+        steps: int = 500,
+        learning_rate: float = 5e-3,
+        learning_rate_z: float | None = None,
+        learning_rate_factor: Schedule = Constant(),
+        evaluate_every: int = 50,
+        select: Literal["best", "last"] = "best",
+        precision: Precision = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if steps < 0 or evaluate_every < 1:
+            raise ValueError("model.steps must be at least 0 and model.evaluate_every at least 1")
+        if not learning_rate > 0 or (lmbda is not None and not lmbda > 0):
+            raise ValueError("model.learning_rate and model.lmbda must be above 0")
+        self.loaded = load_codec(checkpoint)
+        if lmbda is None and self.loaded.lmbda is None:
+            raise ValueError(f"{checkpoint} does not say the lambda it was trained with: give --model.lmbda")
+        self.codec = self.loaded.codec
+        self.lmbda = float(lmbda if lmbda is not None else self.loaded.lmbda or 0)
+        self.precision, self.seed = precision, seed
+        self.method = method_name(rounding)
+        self.settings = RefinerSettings(
+            rounding=rounding,
+            temperature=temperature,
+            steps=steps,
+            learning_rate=learning_rate,
+            learning_rate_z=learning_rate if learning_rate_z is None else learning_rate_z,
+            learning_rate_factor=learning_rate_factor,
+            evaluate_every=evaluate_every,
+            select=select,
+            dtype=step_dtype(precision, torch.device("cpu")),
+        )
+        self.failures: dict[str, str] = {}
+        self.listener: Listener | None = None
+
+    def predict_step(self, batch: RefinementBatch, batch_idx: int) -> list[RefinedImage]:
+        """Refines and encodes a batch; an image that fails goes into :attr:`failures` and the job goes on."""
+        self.failures.update(batch.failures)
+        if not batch.files:
+            return []
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                return self._refine(batch)
+        except Exception as error:  # one image's trouble must not end a job of thousands
+            traceback.print_exc()
+            message = f"{type(error).__name__}: {error}"
+            self.failures.update({file.name: message for file in batch.files})
+            return []
+
+    def _refine(self, batch: RefinementBatch) -> list[RefinedImage]:
+        seeds = [zlib.crc32(f"{self.seed}/{file.name}".encode()) for file in batch.files]
+        result = refine(self.codec, batch.x.to(self.device), batch.sizes, self.lmbda, self.settings, seeds, self.listener)
+        images = []
+        for i, (file, original) in enumerate(zip(batch.files, batch.originals, strict=True)):
+            height, width = original.shape[-2:]
+            base_file = encode_image(self.loaded, _row(result.base, i), height, width)
+            refined_file = encode_image(self.loaded, _row(result.refined, i), height, width)
+            chosen = result.evaluated_steps.index(int(result.best_step[i]))
+            images.append(
+                RefinedImage(
+                    name=file.name,
+                    original=original,
+                    base_file=base_file,
+                    base_image=decode_image(self.loaded, base_file),
+                    file=refined_file,
+                    image=decode_image(self.loaded, refined_file),
+                    bpp_estimated=float(result.evaluations[chosen, 1, i]),
+                    best_step=int(result.best_step[i]),
+                    curves=result.curves[:, :, i],
+                    evaluations=result.evaluations[:, :, i],
+                    evaluated_steps=result.evaluated_steps,
+                    seconds=result.seconds / len(batch.files),
+                )
+            )
+        return images
+
+
+def method_name(rounding: Rounding) -> str:
+    """``SigmoidScaledLogitRounding`` as ``sigmoid_scaled_logit``, for tables."""
+    name = type(rounding).__name__.removesuffix("Rounding")
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
+
+
+def step_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The arithmetic of a step; ``auto`` is bf16 where the device multiplies matrices in it."""
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bf16" else torch.float32
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _row(quantised: Quantised, i: int) -> Quantised:
+    """One image of a batch."""
+    z_hat = None if quantised.z_hat is None else quantised.z_hat[i : i + 1]
+    return Quantised(quantised.y_hat[i : i + 1], z_hat, None)

@@ -1,0 +1,200 @@
+"""Refines the latents of one batch of images: plain torch, no Lightning, no file.
+
+The network is frozen; y and z are the parameters. Each image has its own loss and its own noise, and Adam treats every element
+alone, so an image's result does not depend on the batch it is in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lightning_modules.codecs.base import Codec, Latents, Quantised
+from lightning_modules.rate_distortion import RateDistortion, rate_distortion
+from lightning_modules.rounding import Noise, Rounding, hard_round
+from lightning_modules.temperature import Constant, Schedule
+
+CURVES = ("loss", "bpp_y", "bpp_z", "psnr_db", "tau")
+"""What :attr:`RefinementResult.curves` holds of each step: the method's own, relaxed quantities."""
+
+Listener = Callable[[int, Tensor], None]
+"""``listener(step, rd_loss)``: told after each hard evaluation, with the best true R-D loss so far, ``[B]``, on the device."""
+
+
+@dataclass(frozen=True)
+class RefinerSettings:
+    """How latents are optimised.
+
+    Attributes:
+        rounding: The relaxation.
+        temperature: tau at each step.
+        steps: Adam steps; 0 leaves the latents as the encoder made them.
+        learning_rate: Of y.
+        learning_rate_z: Of z.
+        learning_rate_factor: Multiplies both rates at each step.
+        evaluate_every: Steps between two hard evaluations.
+        select: ``best``: the best of the hard evaluations, the unrefined latents among them; ``last``: the last latents, as
+            the papers do.
+        dtype: Arithmetic of the synthesis in a step; evaluations are in fp32.
+    """
+
+    rounding: Rounding
+    temperature: Schedule
+    steps: int = 500
+    learning_rate: float = 5e-3
+    learning_rate_z: float = 5e-3
+    learning_rate_factor: Schedule = Constant()  # noqa: RUF009  (immutable)
+    evaluate_every: int = 50
+    select: Literal["best", "last"] = "best"
+    dtype: torch.dtype = torch.float32
+
+
+@dataclass(frozen=True)
+class RefinementResult:
+    """What a refinement found for a batch of B images.
+
+    Attributes:
+        base: The unrefined latents, hard-rounded.
+        refined: The selected latents, hard-rounded.
+        base_loss: True R-D loss of ``base``, estimated bits, 8-bit pixels: ``[B]``.
+        refined_loss: The same of ``refined``.
+        best_step: Steps after which the selected latents were reached, ``[B]``.
+        curves: ``[steps, len(CURVES), B]``, fp32, on the CPU.
+        evaluations: ``[n, 3, B]``: true R-D loss, bpp and PSNR in dB at each of ``evaluated_steps``.
+        evaluated_steps: Steps done before each hard evaluation.
+        seconds: Wall time of the whole batch.
+    """
+
+    base: Quantised
+    refined: Quantised
+    base_loss: Tensor
+    refined_loss: Tensor
+    best_step: Tensor
+    curves: Tensor
+    evaluations: Tensor
+    evaluated_steps: list[int]
+    seconds: float
+
+
+@dataclass
+class _Best:
+    """The best latents so far, image by image, kept on the device without a synchronisation."""
+
+    latents: Latents
+    loss: Tensor  # [B]
+    step: Tensor  # [B]
+
+    def offer(self, latents: Latents, loss: Tensor, step: int, always: bool) -> None:
+        better = torch.ones_like(loss, dtype=torch.bool) if always else loss < self.loss
+        for kept, new in zip(self.latents.tensors(), latents.tensors(), strict=True):
+            kept.copy_(torch.where(better.view(-1, 1, 1, 1), new.detach(), kept))
+        self.loss = torch.where(better, loss, self.loss)
+        self.step = torch.where(better, step, self.step)
+
+
+def refine(
+    codec: Codec,
+    x: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    lmbda: float,
+    settings: RefinerSettings,
+    seeds: Sequence[int],
+    listener: Listener | None = None,
+) -> RefinementResult:
+    """Optimises the latents of images under relaxed rounding and rounds them hard.
+
+    Args:
+        codec: With coding tables made. It is not changed.
+        x: Padded images ``[B, 3, H, W]`` in [0, 1], fp32, on the codec's device.
+        sizes: True ``(height, width)`` of each image: rate and distortion count those pixels alone.
+        lmbda: Weight of the distortion; need not be the lambda of the training.
+        settings: See :class:`RefinerSettings`.
+        seeds: One an image, of its noise.
+        listener: See :data:`Listener`.
+    """
+    started = time.perf_counter()
+    x = x.contiguous(memory_format=torch.channels_last)
+    pixels, mask = _true_pixels(x, sizes)
+    exact = codec.frozen(torch.float32)
+    fast = exact if settings.dtype == torch.float32 else codec.frozen(settings.dtype)
+    noise = Noise(seeds, x.device)
+
+    def evaluate(latents: Latents) -> RateDistortion:
+        with torch.no_grad():
+            quantised = exact.quantise(latents, hard_round)
+            x_hat = exact.synthesise(quantised.y_hat).clamp_(0, 1).mul_(255).round_().div_(255)
+            return rate_distortion(x, x_hat, exact.bits(quantised), lmbda, pixels, mask)
+
+    with torch.no_grad():
+        start = codec.analyse(x)
+        base = codec.quantise(start, hard_round)
+    latents = start.map(lambda value: value.detach().clone(memory_format=torch.channels_last).requires_grad_())
+    optimizer = _optimizer(latents, settings)
+    first = evaluate(latents)
+    best = _Best(start.map(torch.clone), first.loss, torch.zeros(len(x), dtype=torch.long, device=x.device))
+    evaluations, evaluated_steps = [_table(first)], [0]
+    curves = torch.zeros(settings.steps, len(CURVES), len(x), device=x.device)
+
+    for step in range(settings.steps):
+        tau = settings.temperature(step, settings.steps)
+        factor = settings.learning_rate_factor(step, settings.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        relaxed = fast.quantise(latents, lambda value, offset, tau=tau: settings.rounding(value, offset, tau, noise))  # type: ignore[misc]
+        x_hat = fast.synthesise(relaxed.y_hat)
+        now = rate_distortion(x, x_hat, fast.bits(relaxed), lmbda, pixels, mask)
+        # Bits of the whole image rather than bits a pixel: Adam's epsilon then matters at no size.
+        optimizer.zero_grad(set_to_none=True)
+        (now.loss * pixels).sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            curves[step] = torch.stack([now.loss, now.bpp_y, now.bpp_z, now.psnr_db, torch.full_like(now.loss, tau)])
+
+        done = step + 1
+        if done % settings.evaluate_every == 0 or done == settings.steps:
+            hard = evaluate(latents)
+            best.offer(latents, hard.loss, done, always=settings.select == "last")
+            evaluations.append(_table(hard))
+            evaluated_steps.append(done)
+            if listener is not None:
+                listener(done, best.loss)
+
+    with torch.no_grad():
+        refined = codec.quantise(best.latents, hard_round)
+    return RefinementResult(
+        base=base,
+        refined=refined,
+        base_loss=first.loss,
+        refined_loss=best.loss,
+        best_step=best.step,
+        curves=curves.cpu(),
+        evaluations=torch.stack(evaluations).cpu(),
+        evaluated_steps=evaluated_steps,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _true_pixels(x: Tensor, sizes: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor | None]:
+    """Number of true pixels of each image ``[B]``, and 1 where they are ``[B, 1, H, W]`` (``None`` where nothing is padded)."""
+    pixels = torch.tensor([height * width for height, width in sizes], dtype=torch.float32, device=x.device)
+    if all((height, width) == tuple(x.shape[-2:]) for height, width in sizes):
+        return pixels, None
+    mask = torch.zeros_like(x[:, :1])
+    for row, (height, width) in zip(mask, sizes, strict=True):
+        row[:, :height, :width] = 1
+    return pixels, mask
+
+
+def _optimizer(latents: Latents, settings: RefinerSettings) -> torch.optim.Adam:
+    rates = (settings.learning_rate, settings.learning_rate_z)
+    groups = [{"params": [value], "base_lr": rate} for value, rate in zip(latents.tensors(), rates, strict=False)]
+    return torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
+
+
+def _table(now: RateDistortion) -> Tensor:
+    return torch.stack([now.loss, now.bpp, now.psnr_db])
