@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import lightning_modules.quiet  # noqa: F401  (first: it quietens the imports below)
+import lightning_modules.startup  # noqa: F401  (first)
 from data.images import pad, read_image, to_float, write_image
 from lightning_modules.bitstream import Bitstream, BitstreamError, check_size, decode_image, encode_image
 from lightning_modules.cli import errors_in_one_line

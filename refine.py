@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-import lightning_modules.quiet  # noqa: F401  (first: it quietens the imports below)
+import lightning_modules.startup  # noqa: F401  (first)
 from data.refinement_data import RefinementDataModule
 from lightning_modules.callbacks.curves import RefinementCurves
 from lightning_modules.callbacks.images import Comparison

@@ -1,17 +1,88 @@
-"""Trains a codec: ``python train.py fit --config configs/train/scale_hyperprior.yaml --data.root DIR``."""
+"""Trains a codec: ``python train.py fit --config configs/train/scale_hyperprior.yaml --data.root DIR --model.lmbda 0.013``."""
 
 from __future__ import annotations
 
-from pytorch_lightning.cli import LightningCLI
+import sys
+from pathlib import Path
+from typing import Any
 
-import lightning_modules.quiet  # noqa: F401  (first: it quietens the imports below)
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.loggers import TensorBoardLogger
+
+import lightning_modules.startup  # noqa: F401  (first)
 from data.training_data import TrainingDataModule
+from lightning_modules.callbacks.images import Reconstructions
+from lightning_modules.callbacks.metrics import ValidationMetrics
+from lightning_modules.cli import errors_in_one_line
+from lightning_modules.codecs.checkpoint import AtomicCheckpointIO
 from lightning_modules.training_module import TrainingModule
 
+LAST = "last"
 
-def main() -> None:
-    LightningCLI(TrainingModule, TrainingDataModule, save_config_kwargs={"overwrite": True})
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the resolved configuration into the folder of the run; a resumed run writes it anew."""
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Called once, on the first rank."""
+        output = Path(self.config.output)
+        output.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, output / "config.yaml", overwrite=True)
+
+
+class TrainingCLI(LightningCLI):
+    """The command line: model, data, trainer, and the folder of the run."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what belongs to neither model nor data."""
+        parser.add_argument("--output", type=Path, default=Path("runs/train"), help="Folder of the run; a rerun goes on in it.")
+        parser.add_argument("--checkpoint_every", type=int, default=500, help="Steps between two writings of last.ckpt.")
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Adds the logger, the checkpoints and the callbacks of the project to what the configuration asks for."""
+        config = self.config[self.subcommand]
+        output = Path(config.output)
+        if config.trainer.logger in {None, True}:
+            # No version: the curves of a resumed run are one.
+            kwargs["logger"] = TensorBoardLogger(output, name="", version="tensorboard", default_hp_metric=False)
+        callbacks = [
+            *(self.config_init[self.subcommand].trainer.callbacks or []),
+            ModelCheckpoint(output, LAST, every_n_train_steps=config.checkpoint_every, enable_version_counter=False),
+            LearningRateMonitor("step"),
+            ValidationMetrics(),
+            Reconstructions(),
+        ]
+        if config.data.valid is not None:
+            callbacks.append(ModelCheckpoint(output, "best", "valid/rd_loss", enable_version_counter=False))
+        return super().instantiate_trainer(callbacks=callbacks, plugins=[AtomicCheckpointIO()], **kwargs)
+
+    def before_fit(self) -> None:
+        """Goes on from the last checkpoint of the folder, unless another was asked for."""
+        config = self.config_init[self.subcommand]
+        last = Path(config.output) / f"{LAST}.ckpt"
+        if config.ckpt_path is None and last.is_file():
+            print(f"going on from {last}")
+            config.ckpt_path = str(last)
+
+    def after_fit(self) -> None:
+        """The last checkpoint is that of the last step."""
+        self.trainer.save_checkpoint(Path(self.config[self.subcommand].output) / f"{LAST}.ckpt")
+
+
+def main() -> int:
+    """Runs the command."""
+    with errors_in_one_line():
+        TrainingCLI(
+            TrainingModule,
+            TrainingDataModule,
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=0,
+        )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

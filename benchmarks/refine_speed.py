@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from torch import Tensor
 
-import lightning_modules.quiet  # noqa: F401
+import lightning_modules.startup  # noqa: F401
 from data.images import pad
 from lightning_modules.codecs import ScaleHyperpriorCodec
 from lightning_modules.presets import default_settings

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from compressai.zoo.pretrained import load_pretrained
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -48,6 +49,16 @@ class LoadedCodec:
     codec: Codec
     lmbda: float | None
     model_hash: bytes
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a Lightning checkpoint beside its place and moves it there: a killed process leaves the previous one whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.partial")
+        super().save_checkpoint(checkpoint, temporary, storage_options)
+        temporary.replace(path)
 
 
 def load_codec(checkpoint: str | Path) -> LoadedCodec:
