@@ -99,9 +99,9 @@ def _steps(text: str) -> int:
     return steps
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Runs a command; exit code 2 and one line for what cannot be done."""
-    args = parse()
+    args = parse(arguments)
     with errors_in_one_line():
         try:
             args.function(args)

@@ -37,13 +37,14 @@ class RefinementCLI(LightningCLI):
         parser.add_argument("--compare", type=str | None, default=None, help="Image to draw side by side as comparison.png.")
 
 
-def main() -> int:
-    """Runs the command; 0, or 1 where an image failed."""
+def main(args: list[str] | None = None) -> int:
+    """Runs the command (``args``: of it, by default the process's); 0, or 1 where an image failed."""
     with errors_in_one_line():
         cli = RefinementCLI(
             RefinementModule,
             RefinementDataModule,
             run=False,
+            args=args,
             save_config_callback=None,
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=False,

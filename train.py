@@ -71,8 +71,8 @@ class TrainingCLI(LightningCLI):
         self.trainer.save_checkpoint(Path(self.config[self.subcommand].output) / f"{LAST}.ckpt")
 
 
-def main() -> int:
-    """Runs the command."""
+def main(args: list[str] | None = None) -> int:
+    """Runs the command (``args``: of it, by default the process's)."""
     with errors_in_one_line():
         TrainingCLI(
             TrainingModule,
@@ -80,6 +80,7 @@ def main() -> int:
             save_config_callback=SaveConfig,
             save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
+            args=args,
         )
     return 0
 

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from data.images import pad, to_float
+from lightning_modules.bitstream import HEADER_BYTES, Bitstream, BitstreamError, decode_image, encode_image
+from lightning_modules.codecs import Quantised
+from lightning_modules.codecs.checkpoint import LoadedCodec
+from lightning_modules.rounding import hard_round
+
+STREAM = Bitstream(bytes(range(6)), 321, 481, [b"y string", b"z"])
+
+
+def hard_latents(loaded: LoadedCodec, image: Tensor) -> Quantised:
+    x = pad(to_float(image), 64)[None]
+    return loaded.codec.quantise(loaded.codec.analyse(x), hard_round)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (63, 65), (161, 97), (512, 768)])
+def test_an_image_of_any_size_round_trips(height: int, width: int, embedded: LoadedCodec, photograph: Tensor) -> None:
+    image = photograph.repeat(1, 1, 2)[:, :height, :width]
+    quantised = hard_latents(embedded, image)
+    data = encode_image(embedded, quantised, height, width)
+    decoded = decode_image(embedded, data)
+    assert decoded.shape == image.shape and decoded.dtype == torch.uint8
+    expected = embedded.codec.synthesise(quantised.y_hat)[0, :, :height, :width].clamp(0, 1) * 255
+    assert (decoded - expected).abs().max() < 0.51
+    payload = sum(len(string) for string in Bitstream.from_bytes(data).strings)
+    assert len(data) - payload <= 24
+
+
+def test_estimated_and_coded_bits_agree(embedded: LoadedCodec, photograph: Tensor) -> None:
+    quantised = hard_latents(embedded, photograph)
+    estimated = embedded.codec.bits(quantised).total.item()
+    coded = 8 * sum(len(string) for string in embedded.codec.encode(quantised))
+    assert coded == pytest.approx(estimated, rel=0.01)
+
+
+def test_fields_round_trip() -> None:
+    assert Bitstream.from_bytes(STREAM.to_bytes()) == STREAM
+    long = replace(STREAM, strings=[b"y" * 5, b"z" * 40_000])
+    assert Bitstream.from_bytes(long.to_bytes()) == long
+    one = replace(STREAM, strings=[b"only y"])
+    assert Bitstream.from_bytes(one.to_bytes()) == one
+
+
+def test_every_damaged_byte_is_noticed() -> None:
+    data = STREAM.to_bytes()
+    for position in range(len(data)):
+        for flip in (0x01, 0x80):
+            damaged = bytearray(data)
+            damaged[position] ^= flip
+            with pytest.raises(BitstreamError):
+                Bitstream.from_bytes(bytes(damaged))
+
+
+def test_every_truncation_is_noticed() -> None:
+    data = STREAM.to_bytes()
+    for length in range(len(data)):
+        with pytest.raises(BitstreamError):
+            Bitstream.from_bytes(data[:length])
+    with pytest.raises(BitstreamError, match="payload"):
+        Bitstream.from_bytes(data + b"\0")
+
+
+def test_refusals_say_why(embedded: LoadedCodec) -> None:
+    with pytest.raises(BitstreamError, match="not a file of this codec"):
+        Bitstream.from_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    with pytest.raises(BitstreamError, match="written with model 000102030405"):
+        decode_image(embedded, STREAM.to_bytes())
+    with pytest.raises(BitstreamError, match="absurd size 70000 x 10"):
+        replace(STREAM, height=10, width=70_000).to_bytes()
+
+
+def forged(height: int, width: int, version: int = 1, payload: bytes = b"\x01zy", count: int = 2) -> bytes:
+    """A file whose checksums are right."""
+    fields = struct.pack("<3sB6sHHIB", b"SGA", version, bytes(6), height, width, zlib.crc32(payload), count)
+    return fields + struct.pack("<H", zlib.crc32(fields) & 0xFFFF) + payload
+
+
+def test_forged_files_are_refused_before_memory_is_taken() -> None:
+    assert len(forged(1, 1)) == HEADER_BYTES + 3
+    Bitstream.from_bytes(forged(1, 1))
+    for data, why in (
+        (forged(65535, 65535), "absurd size"),
+        (forged(0, 5), "absurd size"),
+        (forged(8, 8, version=2), "version 2"),
+        (forged(8, 8, payload=b"\x05zy"), "behind the end"),
+        (forged(8, 8, payload=b"\x80"), "length is missing"),
+    ):
+        with pytest.raises(BitstreamError, match=why):
+            Bitstream.from_bytes(data)
+
+
+def test_a_wrong_number_of_strings_is_refused(embedded: LoadedCodec) -> None:
+    data = Bitstream(embedded.model_hash, 8, 8, [b"only one"]).to_bytes()
+    with pytest.raises(BitstreamError, match="not of this model"):
+        decode_image(embedded, data)

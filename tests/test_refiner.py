@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from data.images import pad, to_float
+from lightning_modules.codecs.checkpoint import LoadedCodec
+from lightning_modules.refiner import CURVES, RefinementResult, RefinerSettings, refine
+from lightning_modules.rounding import (
+    AtanhRounding,
+    CosineRounding,
+    LinearRounding,
+    Rounding,
+    SigmoidScaledLogitRounding,
+    StraightThrough,
+    UniformNoise,
+)
+from lightning_modules.temperature import HoldThenCosine, ScaledTemperature
+
+LMBDA = 0.013
+SETTINGS = RefinerSettings(
+    rounding=SigmoidScaledLogitRounding(1.33),
+    temperature=ScaledTemperature(),
+    steps=20,
+    learning_rate=2e-2,
+    learning_rate_z=6.7e-3,
+    learning_rate_factor=HoldThenCosine(),
+    evaluate_every=10,
+)
+
+
+@pytest.fixture(scope="module")
+def crops(photograph: Tensor) -> Tensor:
+    """Two crops of 64 x 64, fp32 [2, 3, 64, 64]."""
+    x = to_float(photograph)
+    return torch.stack([x[:, 100:164, 200:264], x[:, 300:364, 100:164]])
+
+
+def run(loaded: LoadedCodec, x: Tensor, settings: RefinerSettings = SETTINGS, **changes: object) -> RefinementResult:
+    sizes = [(x.shape[-2], x.shape[-1])] * len(x)
+    return refine(loaded.codec, x, sizes, LMBDA, replace(settings, **changes), list(range(len(x))))  # type: ignore[arg-type]
+
+
+def test_gradients_reach_the_latents_and_no_weight(embedded: LoadedCodec, crops: Tensor) -> None:
+    result = run(embedded, crops, steps=2, select="last", learning_rate=0.6, learning_rate_z=0.6)
+    assert not torch.equal(result.refined.y_hat, result.base.y_hat)
+    assert result.refined.z_hat is not None and result.base.z_hat is not None
+    assert not torch.equal(result.refined.z_hat, result.base.z_hat)
+    assert all(parameter.grad is None for parameter in embedded.codec.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "rounding", [SigmoidScaledLogitRounding(1.33), AtanhRounding(), LinearRounding(), CosineRounding()], ids=lambda r: type(r).__name__
+)
+def test_refining_lowers_the_true_loss(
+    rounding: Rounding, dtype: torch.dtype, embedded: LoadedCodec, crops: Tensor
+) -> None:
+    result = run(embedded, crops[:1], rounding=rounding, dtype=dtype, steps=40)
+    assert (result.refined_loss < 0.985 * result.base_loss).all()
+
+
+@pytest.mark.parametrize("rounding", [StraightThrough(), UniformNoise()], ids=lambda r: type(r).__name__)
+def test_baselines_run_and_are_never_worse_than_the_start(rounding: Rounding, embedded: LoadedCodec, crops: Tensor) -> None:
+    result = run(embedded, crops[:1], rounding=rounding, learning_rate=0.5)
+    assert (result.refined_loss <= result.base_loss).all()
+
+
+def test_best_is_the_least_of_the_evaluations_and_last_the_last(embedded: LoadedCodec, crops: Tensor) -> None:
+    wild = {"learning_rate": 2.0, "learning_rate_z": 2.0}  # makes everything worse
+    best = run(embedded, crops, **wild)
+    torch.testing.assert_close(best.refined_loss, best.evaluations[:, 0].min(0).values)
+    assert best.best_step.tolist() == [0, 0]
+    assert torch.equal(best.refined.y_hat, best.base.y_hat)
+    last = run(embedded, crops, select="last", **wild)
+    assert last.best_step.tolist() == [20, 20]
+    assert (last.refined_loss > last.base_loss).all()
+
+
+def test_a_batch_gives_each_image_what_it_gets_alone(embedded: LoadedCodec, crops: Tensor) -> None:
+    together = run(embedded, crops)
+    for i in range(2):
+        alone = refine(embedded.codec, crops[i : i + 1], [(64, 64)], LMBDA, SETTINGS, [i])
+        torch.testing.assert_close(together.refined_loss[i : i + 1], alone.refined_loss, rtol=2e-3, atol=0)
+        torch.testing.assert_close(together.curves[..., i : i + 1], alone.curves, rtol=5e-3, atol=1e-3)
+
+
+def test_a_seed_repeats_a_run_to_the_bit(embedded: LoadedCodec, crops: Tensor) -> None:
+    first, second = run(embedded, crops[:1]), run(embedded, crops[:1])
+    assert torch.equal(first.refined.y_hat, second.refined.y_hat)
+    assert torch.equal(first.curves, second.curves)
+    other = refine(embedded.codec, crops[:1], [(64, 64)], LMBDA, SETTINGS, [99])
+    assert not torch.equal(first.curves, other.curves)
+
+
+def test_padding_counts_neither_in_rate_nor_in_distortion(embedded: LoadedCodec, crops: Tensor) -> None:
+    x = pad(crops[:1, :, :33, :50], 64)
+    x_other = x.clone()
+    x_other[..., 33:, :] = 1 - x_other[..., 33:, :]
+    settings = replace(SETTINGS, steps=0)
+    result = refine(embedded.codec, x, [(33, 50)], LMBDA, settings, [0])
+    bits = embedded.codec.bits(result.base).total
+    torch.testing.assert_close(result.evaluations[0, 1], bits / (33 * 50))
+    y_hat = result.base.y_hat
+    x_hat = embedded.codec.synthesise(y_hat).clamp(0, 1).mul(255).round().div(255)[..., :33, :50]
+    mse = (x_hat - x[..., :33, :50]).square().mean()
+    torch.testing.assert_close(result.evaluations[0, 2, 0], -10 * mse.log10(), rtol=1e-3, atol=0)
+
+
+def test_no_steps_leave_the_latents_as_they_were(embedded: LoadedCodec, crops: Tensor) -> None:
+    result = run(embedded, crops, steps=0)
+    assert torch.equal(result.refined.y_hat, result.base.y_hat)
+    assert result.curves.shape == (0, len(CURVES), 2) and result.evaluated_steps == [0]
+
+
+def test_another_lambda_moves_rate_and_distortion(embedded: LoadedCodec, crops: Tensor) -> None:
+    low, high = (
+        refine(embedded.codec, crops[:1], [(64, 64)], lmbda, SETTINGS, [0]).evaluations[-1, :, 0] for lmbda in (0.004, 0.05)
+    )
+    assert low[1] < high[1] and low[2] < high[2]
+
+
+def test_curves_and_evaluations_have_their_places(embedded: LoadedCodec, crops: Tensor) -> None:
+    heard: list[int] = []
+    result = refine(
+        embedded.codec, crops, [(64, 64)] * 2, LMBDA, replace(SETTINGS, steps=25), [0, 1], lambda step, loss: heard.append(step)
+    )
+    assert result.evaluated_steps == [0, 10, 20, 25] and heard == [10, 20, 25]
+    assert result.evaluations.shape == (4, 3, 2)
+    assert result.curves.shape == (25, len(CURVES), 2) and result.curves.isfinite().all()
+    assert result.curves[0, CURVES.index("tau")].tolist() == [1.0, 1.0]
+    loss, bpp_y, bpp_z = (result.curves[:, CURVES.index(name)] for name in ("loss", "bpp_y", "bpp_z"))
+    assert (loss > bpp_y + bpp_z).all()
