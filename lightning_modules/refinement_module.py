@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from data.refinement_data import RefinementBatch
-from lightning_modules.bitstream import decode_image, encode_image
 from lightning_modules.codecs import Quantised
 from lightning_modules.codecs.checkpoint import EMBEDDED, load_codec
+from lightning_modules.coding import CodedImage, code_image
 from lightning_modules.refiner import Listener, RefinerSettings, refine
 from lightning_modules.rounding import Rounding
 from lightning_modules.temperature import Constant, Schedule
@@ -29,10 +29,8 @@ class RefinedImage:
     Attributes:
         name: Of the image in the job.
         original: uint8 ``[3, H, W]``.
-        base_file: The file of the unrefined latents.
-        base_image: What ``base_file`` decodes to, uint8 ``[3, H, W]``.
-        file: The file of the refined latents.
-        image: What ``file`` decodes to.
+        base: The unrefined latents' file.
+        refined: The refined latents' file; the base's where that is better after all, unless ``select`` is ``last``.
         bpp_estimated: Bits a pixel by the densities.
         best_step: Steps after which the written latents were reached.
         curves: ``[steps, len(CURVES)]``; see :data:`lightning_modules.refiner.CURVES`.
@@ -43,10 +41,8 @@ class RefinedImage:
 
     name: str
     original: Tensor
-    base_file: bytes
-    base_image: Tensor
-    file: bytes
-    image: Tensor
+    base: CodedImage
+    refined: CodedImage
     bpp_estimated: float
     best_step: int
     curves: Tensor
@@ -138,20 +134,19 @@ class RefinementModule(pl.LightningModule):
         result = refine(self.codec, batch.x.to(self.device), batch.sizes, self.lmbda, self.settings, seeds, self.listener)
         images = []
         for i, (file, original) in enumerate(zip(batch.files, batch.originals, strict=True)):
-            height, width = original.shape[-2:]
-            base_file = encode_image(self.loaded, _row(result.base, i), height, width)
-            refined_file = encode_image(self.loaded, _row(result.refined, i), height, width)
-            chosen = result.evaluated_steps.index(int(result.best_step[i]))
+            base = code_image(self.loaded, _row(result.base, i), original, self.lmbda)
+            refined = code_image(self.loaded, _row(result.refined, i), original, self.lmbda)
+            best_step = int(result.best_step[i])
+            if self.settings.select == "best" and refined.rd_loss > base.rd_loss:  # coded bits differ a little from estimated
+                refined, best_step = base, 0
             images.append(
                 RefinedImage(
                     name=file.name,
                     original=original,
-                    base_file=base_file,
-                    base_image=decode_image(self.loaded, base_file),
-                    file=refined_file,
-                    image=decode_image(self.loaded, refined_file),
-                    bpp_estimated=float(result.evaluations[chosen, 1, i]),
-                    best_step=int(result.best_step[i]),
+                    base=base,
+                    refined=refined,
+                    bpp_estimated=float(result.evaluations[result.evaluated_steps.index(best_step), 1, i]),
+                    best_step=best_step,
                     curves=result.curves[:, :, i],
                     evaluations=result.evaluations[:, :, i],
                     evaluated_steps=result.evaluated_steps,

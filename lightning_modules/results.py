@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -14,43 +13,9 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
-
-from lightning_modules.callbacks.metrics import ms_ssim, psnr_db
-from lightning_modules.rate_distortion import lagrangian
 
 IMAGES, BITSTREAMS, RECONSTRUCTIONS, FAILURES = "images", "bitstreams", "reconstructions", "failures"
 NOT_AVAILABLE = "n/a"
-
-
-@dataclass(frozen=True)
-class FileMeasurement:
-    """Of one written and decoded file.
-
-    Attributes:
-        bpp: Bits of the whole file, header included, over the true pixels.
-        psnr_db: Of the 8-bit image; ``None`` where it is perfect.
-        ms_ssim: ``None`` where a side is too short for it.
-        rd_loss: ``lmbda * 255^2 * MSE + bpp``.
-    """
-
-    bpp: float
-    psnr_db: float | None
-    ms_ssim: float | None
-    rd_loss: float
-
-    @classmethod
-    def of(cls, original: Tensor, decoded: Tensor, file_bytes: int, lmbda: float) -> FileMeasurement:
-        """Measures uint8 images ``[3, H, W]`` and the length of a file."""
-        bpp = 8 * file_bytes / (original.shape[-2] * original.shape[-1])
-        mse = (original.double() - decoded.double()).square().mean() / 255**2
-        psnr = psnr_db(original, decoded)
-        return cls(
-            bpp=bpp,
-            psnr_db=psnr if math.isfinite(psnr) else None,
-            ms_ssim=ms_ssim(original, decoded),
-            rd_loss=float(lagrangian(mse, mse.new_tensor(bpp), lmbda)),
-        )
 
 
 @dataclass(frozen=True)

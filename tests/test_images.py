@@ -14,10 +14,8 @@ from data.samples import sample_paths
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16"])
 def test_any_mode_becomes_rgb(mode: str, tmp_path: Path) -> None:
     gray = np.linspace(0, 255, 48).astype(np.uint8).reshape(6, 8)
-    if mode == "I;16":
-        image = Image.fromarray(gray.astype(np.uint16) * 257)
-    else:
-        image = Image.fromarray(gray).convert("RGB").convert(mode)
+    deep = Image.fromarray(gray.astype(np.uint16) * 257)
+    image = deep if mode == "I;16" else Image.fromarray(gray).convert("RGB").convert(mode)
     path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
     image.save(path)
     pixels = read_image(path)

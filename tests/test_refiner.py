@@ -54,11 +54,11 @@ def test_gradients_reach_the_latents_and_no_weight(embedded: LoadedCodec, crops:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    "rounding", [SigmoidScaledLogitRounding(1.33), AtanhRounding(), LinearRounding(), CosineRounding()], ids=lambda r: type(r).__name__
+    "rounding",
+    [SigmoidScaledLogitRounding(1.33), AtanhRounding(), LinearRounding(), CosineRounding()],
+    ids=lambda r: type(r).__name__,
 )
-def test_refining_lowers_the_true_loss(
-    rounding: Rounding, dtype: torch.dtype, embedded: LoadedCodec, crops: Tensor
-) -> None:
+def test_refining_lowers_the_true_loss(rounding: Rounding, dtype: torch.dtype, embedded: LoadedCodec, crops: Tensor) -> None:
     result = run(embedded, crops[:1], rounding=rounding, dtype=dtype, steps=40)
     assert (result.refined_loss < 0.985 * result.base_loss).all()
 

@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw, ImageFont
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from lightning_modules.callbacks.metrics import psnr_db
 from lightning_modules.refinement_module import RefinedImage
 
 MARGIN = 8
@@ -77,8 +76,7 @@ class Comparison(pl.Callback):
             if image.name != self.name:
                 continue
             panels = {"original": image.original}
-            files = {"base": (image.base_file, image.base_image), "refined": (image.file, image.image)}
-            for name, (content, decoded) in files.items():
-                bpp = 8 * len(content) / (decoded.shape[-2] * decoded.shape[-1])
-                panels[f"{name}: {bpp:.4f} bpp, {psnr_db(image.original, decoded):.2f} dB"] = decoded
+            for name, coded in {"base": image.base, "refined": image.refined}.items():
+                psnr = "perfect" if coded.psnr_db is None else f"{coded.psnr_db:.2f} dB"
+                panels[f"{name}: {coded.bpp:.4f} bpp, {psnr}"] = coded.image
             side_by_side(panels, self.output / "comparison.png")

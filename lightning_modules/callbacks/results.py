@@ -17,7 +17,6 @@ from lightning_modules.results import (
     FAILURES,
     IMAGES,
     RECONSTRUCTIONS,
-    FileMeasurement,
     ImageResult,
     write_atomically,
     write_result,
@@ -56,16 +55,16 @@ class ResultWriter(pl.Callback):
 
     def _write(self, image: RefinedImage, module: RefinementModule) -> None:
         path = self.output / BITSTREAMS / f"{image.name}.bin"
-        for target, content in ((path, image.file), (path.with_suffix(".base.bin"), image.base_file)):
+        for target, content in ((path, image.refined.file), (path.with_suffix(".base.bin"), image.base.file)):
             write_atomically(target, content)
             if target.read_bytes() != content:
                 raise OSError(f"{target} does not hold what was written")
-        write_image(image.image, self.output / RECONSTRUCTIONS / f"{image.name}.png")
+        write_image(image.refined.image, self.output / RECONSTRUCTIONS / f"{image.name}.png")
         result = image_result(image, module)
         pixels = result.height * result.width
-        payload_bpp = 8 * (len(image.file) - MAX_OVERHEAD_BYTES) / pixels
+        payload_bpp = 8 * (len(image.refined.file) - MAX_OVERHEAD_BYTES) / pixels
         # Under 1000 bytes the coder's own flush is more than the tolerance.
-        if len(image.file) > 1000 and abs(payload_bpp / result.bpp_estimated - 1) > TOLERATED_GAP:
+        if len(image.refined.file) > 1000 and abs(payload_bpp / result.bpp_estimated - 1) > TOLERATED_GAP:
             rank_zero_warn(f"{image.name}: {payload_bpp:.4f} coded bits a pixel, {result.bpp_estimated:.4f} estimated")
         write_result(self.output, result, self.fingerprint)
         (self.output / FAILURES / f"{image.name}.txt").unlink(missing_ok=True)
@@ -73,8 +72,7 @@ class ResultWriter(pl.Callback):
 
 def image_result(image: RefinedImage, module: RefinementModule) -> ImageResult:
     """The row of an image."""
-    base = FileMeasurement.of(image.original, image.base_image, len(image.base_file), module.lmbda)
-    refined = FileMeasurement.of(image.original, image.image, len(image.file), module.lmbda)
+    base, refined = image.base, image.refined
     return ImageResult(
         image=image.name,
         height=image.original.shape[-2],

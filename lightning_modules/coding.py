@@ -1,0 +1,63 @@
+"""Latents to a file, the file to an image again, and what the two cost: what is reported is the file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lightning_modules.bitstream import decode_image, encode_image
+from lightning_modules.callbacks.metrics import ms_ssim, psnr_db
+from lightning_modules.codecs import Quantised
+from lightning_modules.codecs.checkpoint import LoadedCodec
+from lightning_modules.rate_distortion import lagrangian
+
+
+@dataclass(frozen=True)
+class CodedImage:
+    """A file and what it decodes to.
+
+    Attributes:
+        file: Its bytes.
+        image: uint8 ``[3, H, W]``, decoded from ``file``.
+        bpp: Bits of the whole file, header included, over the true pixels.
+        psnr_db: Of the 8-bit image; ``None`` where it is perfect.
+        ms_ssim: Of the 8-bit image; ``None`` where a side is too short for it.
+        rd_loss: ``lmbda * 255^2 * MSE + bpp``.
+    """
+
+    file: bytes
+    image: Tensor
+    bpp: float
+    psnr_db: float | None
+    ms_ssim: float | None
+    rd_loss: float
+
+
+def code_image(loaded: LoadedCodec, quantised: Quantised, original: Tensor, lmbda: float) -> CodedImage:
+    """Encodes ONE image's hard-rounded latents, decodes the file and measures it.
+
+    Args:
+        loaded: The codec, with its tables.
+        quantised: Batch of 1.
+        original: The image before padding, uint8 ``[3, H, W]``.
+        lmbda: Of the R-D loss.
+
+    Raises:
+        BitstreamError: The image is too large for the format.
+    """
+    height, width = original.shape[-2:]
+    file = encode_image(loaded, quantised, height, width)
+    image = decode_image(loaded, file)
+    bpp = 8 * len(file) / (height * width)
+    mse = (original.double() - image.double()).square().mean() / 255**2
+    psnr = psnr_db(original, image)
+    return CodedImage(
+        file=file,
+        image=image,
+        bpp=bpp,
+        psnr_db=psnr if math.isfinite(psnr) else None,
+        ms_ssim=ms_ssim(original, image),
+        rd_loss=float(lagrangian(mse, mse.new_tensor(bpp), lmbda)),
+    )

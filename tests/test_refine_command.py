@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import refine
+from data.images import read_image, write_image
+from lightning_modules.bitstream import decode_image
+from lightning_modules.callbacks.metrics import psnr_db
+from lightning_modules.codecs.checkpoint import LoadedCodec
+from lightning_modules.rate_distortion import lagrangian
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs/refine").glob("*.yaml"))
+COLUMNS = (
+    "image,height,width,method,steps,lmbda,bpp_base,psnr_db_base,ms_ssim_base,rd_loss_base,"
+    "bpp,psnr_db,ms_ssim,rd_loss,bpp_estimated,best_step,seconds"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photograph: Tensor) -> Path:
+    root = tmp_path / "photographs"
+    root.mkdir()
+    write_image(photograph[:, 100:263, 200:370], root / "large.png")
+    write_image(photograph[:, 100:140, 200:250], root / "small.png")
+    return root
+
+
+def run(folder: Path, output: Path, *more: str, config: str = "ssl") -> int:
+    return refine.main(
+        [
+            *("--config", str(ROOT / f"configs/refine/{config}.yaml"), "--data.root", str(folder), "--output", str(output)),
+            *("--model.steps=15", "--model.evaluate_every=5", "--model.precision=fp32", "--trainer.accelerator=cpu", *more),
+        ]
+    )
+
+
+def rows(output: Path) -> Iterator[dict[str, str]]:
+    with (output / "results.csv").open() as file:
+        yield from csv.DictReader(file)
+
+
+def test_a_run_leaves_files_that_decode_and_the_numbers_of_those_files(
+    folder: Path, tmp_path: Path, embedded: LoadedCodec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    assert run(folder, output, "--compare=large") == 0
+    assert (output / "results.csv").read_text().splitlines()[0] == COLUMNS
+    assert (output / "config.yaml").is_file() and (output / "comparison.png").is_file()
+    assert [row["image"] for row in rows(output)] == ["large", "small"]
+    for row in rows(output):
+        original = read_image(folder / f"{row['image']}.png")
+        pixels = int(row["height"]) * int(row["width"])
+        assert original.shape == (3, int(row["height"]), int(row["width"]))
+        for suffix, name in (("", f"{row['image']}.bin"), ("_base", f"{row['image']}.base.bin")):
+            data = (output / "bitstreams" / name).read_bytes()
+            decoded = decode_image(embedded, data)
+            bpp, psnr = 8 * len(data) / pixels, psnr_db(original, decoded)
+            assert float(row[f"bpp{suffix}"]) == pytest.approx(bpp)
+            assert float(row[f"psnr_db{suffix}"]) == pytest.approx(psnr)
+            loss = lagrangian(torch.tensor(10 ** (-psnr / 10)), torch.tensor(bpp), 0.013).item()
+            assert float(row[f"rd_loss{suffix}"]) == pytest.approx(loss)
+        assert torch.equal(
+            decode_image(embedded, (output / f"bitstreams/{row['image']}.bin").read_bytes()),
+            read_image(output / f"reconstructions/{row['image']}.png"),
+        )
+        assert float(row["rd_loss"]) < float(row["rd_loss_base"])
+        assert row["method"] == "sigmoid_scaled_logit" and row["steps"] == "15"
+        assert list((output / "tensorboard" / row["image"]).glob("events.*"))
+    assert next(rows(output))["ms_ssim"] != "n/a" and list(rows(output))[1]["ms_ssim"] == "n/a"
+    summary = json.loads((output / "summary.json").read_text())
+    assert (summary["images"], summary["finished"], summary["without_ms_ssim"]) == (2, 2, 1)
+    mean = sum(float(row["rd_loss"]) for row in rows(output)) / 2
+    assert summary["means"]["rd_loss"] == pytest.approx(mean)
+    printed = capsys.readouterr().out
+    assert "mean" in printed and "tensorboard --logdir" in printed and "comparison.png" in printed
+
+
+def test_a_damaged_image_is_reported_and_the_others_go_on(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "broken.png").write_bytes(b"nothing")
+    output = tmp_path / "run"
+    with pytest.raises(SystemExit) as stop:
+        run(folder, output)
+    assert stop.value.code == 1
+    assert [row["image"] for row in rows(output)] == ["large", "small"]
+    assert "broken.png" in json.loads((output / "summary.json").read_text())["failures"]["broken"]
+    assert "failed: broken" in capsys.readouterr().err
+    # Mended, a rerun does what is left and no more.
+    before = (output / "images/large.json").stat().st_mtime_ns
+    write_image(read_image(folder / "small.png"), folder / "broken.png")
+    assert run(folder, output) == 0
+    assert "2 of 3 images are finished" in capsys.readouterr().out
+    assert (output / "images/large.json").stat().st_mtime_ns == before
+    assert [row["image"] for row in rows(output)] == ["broken", "large", "small"]
+    assert json.loads((output / "summary.json").read_text())["failures"] == {}
+
+
+def test_results_of_other_settings_are_not_mixed(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "run"
+    assert run(folder, output, "--data.limit=1") == 0
+    with pytest.raises(SystemExit) as stop:
+        run(folder, output, "--model.lmbda=0.05")
+    assert stop.value.code == 2
+    assert "results of other settings" in capsys.readouterr().err
+
+
+def test_batches_and_seeds(folder: Path, tmp_path: Path, photograph: Tensor) -> None:
+    write_image(photograph[:, 300:340, 200:250], folder / "tiny.png")  # the padded size of small.png
+    assert run(folder, tmp_path / "alone") == 0
+    assert run(folder, tmp_path / "again") == 0
+    assert run(folder, tmp_path / "batch", "--data.batch_size=2") == 0
+    for alone, again, batch in zip(*(rows(tmp_path / name) for name in ("alone", "again", "batch")), strict=True):
+        assert {**alone, "seconds": ""} == {**again, "seconds": ""}
+        assert float(batch["rd_loss"]) == pytest.approx(float(alone["rd_loss"]), rel=5e-3)
+    files = [(tmp_path / name / "bitstreams/small.bin").read_bytes() for name in ("alone", "again")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_runs(config: Path, folder: Path, tmp_path: Path) -> None:
+    assert run(folder, tmp_path / "run", "--data.limit=1", "--model.steps=1", config=config.stem) == 0
+    (row,) = rows(tmp_path / "run")
+    assert float(row["rd_loss"]) <= float(row["rd_loss_base"]) + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data.root=missing"], "no such folder of images: missing"),
+        (["--model.checkpoint=missing.pth"], "no such checkpoint: missing.pth"),
+        (["--model.steps=-1"], "model.steps must be at least 0"),
+        (["--model.rounding.init_args.a=0"], "a must be above 0"),
+        (["--data.batch_size=0"], "must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(
+    arguments: list[str], message: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(folder, tmp_path / "run", *arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
