@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lightning_modules.bitstream import decode_image, encode_image
-from lightning_modules.callbacks.metrics import ms_ssim, psnr_db
 from lightning_modules.codecs import Quantised
 from lightning_modules.codecs.checkpoint import LoadedCodec
+from lightning_modules.metrics import ms_ssim, psnr_db
 from lightning_modules.rate_distortion import lagrangian
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import codec
 from data.images import read_image, write_image
-from lightning_modules.callbacks.metrics import psnr_db
+from lightning_modules.metrics import psnr_db
 
 
 @pytest.fixture

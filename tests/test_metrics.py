@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.callbacks.metrics import BitsPerPixel, MsSsim, Psnr, ms_ssim, psnr_db
+from lightning_modules.metrics import BitsPerPixel, MsSsim, Psnr, ms_ssim, psnr_db
 
 
 def test_psnr_is_of_eight_bit_pixels() -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 import refine
 from data.images import read_image, write_image
 from lightning_modules.bitstream import decode_image
-from lightning_modules.callbacks.metrics import psnr_db
 from lightning_modules.codecs.checkpoint import LoadedCodec
+from lightning_modules.metrics import psnr_db
 from lightning_modules.rate_distortion import lagrangian
 
 ROOT = Path(__file__).parents[1]

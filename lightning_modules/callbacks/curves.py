@@ -18,7 +18,7 @@ EVALUATED = ("rd_loss", "bpp", "psnr_db")
 class RefinementCurves(pl.Callback):
     """Writes, for each image, a TensorBoard run with its curves against the step.
 
-    ``relaxed/*`` is what the method optimises, ``true/*`` the hard-rounded image at each evaluation.
+    ``relaxed/*`` is what the method optimises, ``true/*`` the hard-rounded image at each evaluation, ``image/*`` the pictures.
 
     Args:
         output: Folder of the job; the runs go to ``tensorboard/NAME`` in it.
@@ -39,6 +39,12 @@ class RefinementCurves(pl.Callback):
                 for step in range(0, len(image.curves), self.every):
                     for name, value in zip(CURVES, image.curves[step].tolist(), strict=True):
                         writer.add_scalar(f"relaxed/{name}", value, step)
+                for name, pixels in {
+                    "original": image.original,
+                    "base": image.base.image,
+                    "refined": image.refined.image,
+                }.items():
+                    writer.add_image(f"image/{name}", pixels, image.best_step if name == "refined" else 0)
                 for step, values in zip(image.evaluated_steps, image.evaluations.tolist(), strict=True):
                     for name, value in zip(EVALUATED, values, strict=True):
                         writer.add_scalar(f"true/{name}", value, step)
