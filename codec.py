@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
+
+from PIL import Image
 
 import lightning_modules.startup  # noqa: F401  (first)
 from data.images import pad, read_image, to_float, write_image
@@ -19,6 +22,7 @@ from lightning_modules.results import write_atomically
 
 def encode(args: argparse.Namespace) -> None:
     """A photograph to a file, its latents refined for ``--steps`` steps (0: not refined)."""
+    check_output(args)
     image = read_image(args.input)
     height, width = image.shape[-2:]
     check_size(height, width)
@@ -37,6 +41,7 @@ def encode(args: argparse.Namespace) -> None:
 
 def decode(args: argparse.Namespace) -> None:
     """A file to a photograph."""
+    check_output(args, tuple(Image.registered_extensions()))
     data = args.input.read_bytes()
     Bitstream.from_bytes(data)  # refuse a damaged file before a model is loaded
     image = decode_image(load_codec(args.checkpoint), data)
@@ -59,6 +64,7 @@ def info(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """A checkpoint in another form: ``.safetensors`` to ship, anything else for ``compressai.utils.eval_model``."""
+    check_output(args)
     loaded = load_codec(args.input)
     if args.output.suffix == ".safetensors":
         lmbda = args.lmbda or loaded.lmbda
@@ -66,6 +72,21 @@ def export(args: argparse.Namespace) -> None:
     else:
         export_compressai(loaded.codec, args.output)
     print(f"{args.output}: {args.output.stat().st_size} bytes, model {load_codec(args.output).model_hash.hex()}")
+
+
+def check_output(args: argparse.Namespace, endings: tuple[str, ...] = ()) -> None:
+    """Refuses an output that could not be written, before any work.
+
+    Raises:
+        ValueError: It is a folder, lies in none, is the input, or has none of ``endings``.
+    """
+    output: Path = args.output
+    if output.is_dir() or not output.parent.is_dir():
+        raise ValueError(f"-o {output}: {'is a folder' if output.is_dir() else 'its folder does not exist'}")
+    if output.exists() and Path(args.input).exists() and output.samefile(args.input):
+        raise ValueError(f"-o {output}: is the input")
+    if endings and output.suffix.lower() not in endings:
+        raise ValueError(f"-o {output}: unknown kind of picture {output.suffix!r}; use .png")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -86,10 +107,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     encoder = command(encode, "photograph")
     encoder.add_argument("--steps", type=_steps, default=300, help="of refinement (default: 300; 0: none)")
     encoder.add_argument("--seed", type=int, default=0, help="of the refinement's noise")
-    encoder.add_argument("--lmbda", type=float, help="weight of the distortion (default: the checkpoint's)")
+    encoder.add_argument("--lmbda", type=_lmbda, help="weight of the distortion (default: the checkpoint's)")
     command(decode, "file")
     command(info, "file")
-    command(export, "checkpoint").add_argument("--lmbda", type=float, help="where the checkpoint does not say it")
+    command(export, "checkpoint").add_argument("--lmbda", type=_lmbda, help="where the checkpoint does not say it")
     return parser.parse_args(arguments)
 
 
@@ -98,6 +119,13 @@ def _steps(text: str) -> int:
     if steps < 0:
         raise argparse.ArgumentTypeError("must be at least 0")
     return steps
+
+
+def _lmbda(text: str) -> float:
+    lmbda = float(text)
+    if not 0 < lmbda < math.inf:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return lmbda
 
 
 def main(arguments: list[str] | None = None) -> int:

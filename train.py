@@ -35,6 +35,13 @@ class SaveConfig(SaveConfigCallback):
 class TrainingCLI(LightningCLI):
     """The command line: model, data, trainer, and the folder of the run."""
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """What the command does, and which arguments of the Trainer's method belong to the module or the data."""
+        return {
+            name: {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"} for name in ("fit", "validate")
+        }
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what belongs to neither model nor data."""
         parser.add_argument("--output", type=Path, default=Path("runs/train"), help="Folder of the run; a rerun goes on in it.")
@@ -44,25 +51,29 @@ class TrainingCLI(LightningCLI):
         """Adds the logger, the checkpoints and the callbacks of the project to what the configuration asks for."""
         config = self.config[self.subcommand]
         output = Path(config.output)
-        if config.trainer.logger in {None, True}:
+        if config.trainer.logger is None or config.trainer.logger is True:
             # No version: the curves of a resumed run are one.
             kwargs["logger"] = TensorBoardLogger(output, name="", version="tensorboard", default_hp_metric=False)
         callbacks = [
             *(self.config_init[self.subcommand].trainer.callbacks or []),
             ModelCheckpoint(output, LAST, every_n_train_steps=config.checkpoint_every, enable_version_counter=False),
-            LearningRateMonitor("step"),
             ValidationMetrics(),
             Reconstructions(),
         ]
+        if config.trainer.logger is not False:
+            callbacks.append(LearningRateMonitor("step"))
         if config.data.valid is not None:
             callbacks.append(ModelCheckpoint(output, "best", "valid/rd_loss", enable_version_counter=False))
+        kwargs["default_root_dir"] = output  # where Lightning writes and looks for the checkpoint of a requeued job
         return super().instantiate_trainer(callbacks=callbacks, plugins=[AtomicCheckpointIO()], **kwargs)
 
     def before_fit(self) -> None:
         """Goes on from the last checkpoint of the folder, unless another was asked for."""
         config = self.config_init[self.subcommand]
         last = Path(config.output) / f"{LAST}.ckpt"
-        if config.ckpt_path is None and last.is_file():
+        requeued = max((path.stat().st_mtime for path in last.parent.glob("hpc_ckpt_*.ckpt")), default=0.0)
+        # Of a requeued job's checkpoint, Lightning finds the path by itself.
+        if config.ckpt_path is None and last.is_file() and last.stat().st_mtime > requeued:
             print(f"going on from {last}")
             config.ckpt_path = str(last)
 
@@ -80,6 +91,7 @@ def main(args: list[str] | None = None) -> int:
             save_config_callback=SaveConfig,
             save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
+            trainer_defaults={"use_distributed_sampler": False},  # the data module shards the crops
             args=args,
         )
     return 0

@@ -113,7 +113,7 @@ def measure(height: int, width: int, blocks: int, steps: int) -> dict[str, Any]:
         "arithmetic": str(settings.dtype),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "cpu_bf16_matrix_units": torch.backends.cpu.get_cpu_capability(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
 
 

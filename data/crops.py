@@ -86,12 +86,14 @@ class ContiguousSampler(Sampler[int]):
     """Numbers the crops of a run one after another over all epochs, from any point on.
 
     Args:
-        epoch_length: Samples an epoch.
+        epoch_length: Samples an epoch, of all ranks.
         start: Samples that the run has already used.
+        rank: Which share of the samples.
+        world: Number of shares.
     """
 
-    def __init__(self, epoch_length: int, start: int = 0) -> None:
-        self.epoch_length = epoch_length
+    def __init__(self, epoch_length: int, start: int = 0, rank: int = 0, world: int = 1) -> None:
+        self.epoch_length, self.rank, self.world = epoch_length, rank, world
         self._epoch, self._offset = divmod(start, epoch_length)
 
     def set_epoch(self, epoch: int) -> None:
@@ -100,11 +102,11 @@ class ContiguousSampler(Sampler[int]):
             self._epoch, self._offset = epoch, 0
 
     def __len__(self) -> int:
-        return self.epoch_length
+        return self.epoch_length // self.world
 
     def __iter__(self) -> Iterator[int]:
         first = self._epoch * self.epoch_length
-        return iter(range(first + self._offset, first + self.epoch_length))
+        return iter(range(first + self._offset + self.rank, first + self.epoch_length, self.world))
 
 
 def _read_or_none(path: Path) -> Tensor | None:

@@ -57,10 +57,10 @@ def read_image(path: Path) -> Tensor:
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I") or image.mode == "F":  # 16 bits a sample: Pillow's convert would clip at 255
+            if image.mode[0] in "IF":  # Pillow's convert would clip these at 255
                 values = np.asarray(image, dtype=np.float64)
-                peak = 65535.0 if values.max(initial=0) > 255 else 255.0
-                image = Image.fromarray(np.clip(values * (255.0 / peak) + 0.5, 0, 255).astype(np.uint8))
+                scale = 255 / _peak(image.mode, values.max(initial=0))
+                image = Image.fromarray(np.clip(values * scale + 0.5, 0, 255).astype(np.uint8))
             pixels = np.array(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"cannot read {path} as an image: {error}") from error
@@ -75,11 +75,21 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     try:
         with Image.open(path) as file:
+            if file.format == "TIFF":  # Pillow turns its size by itself, in some versions
+                height, width = read_image(path).shape[-2:]
+                return height, width
             width, height = file.size
             turned = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientations that swap the sides
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"cannot read {path} as an image: {error}") from error
     return (width, height) if turned else (height, width)
+
+
+def _peak(mode: str, largest: float) -> float:
+    """White of a deep gray image: 65535 for 16 bits; for 32 bits and floats, which say nothing, by the largest value."""
+    if mode.startswith("I;16"):
+        return 65535
+    return 1 if mode == "F" and largest <= 1 else 255 if largest <= 255 else 65535
 
 
 def write_image(image: Tensor, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,11 @@ class ImageFile:
 
     name: str
     path: Path
+
+    def sha256(self) -> str:
+        """Of the file's bytes, in hexadecimal digits."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -96,15 +102,25 @@ class RefinementDataModule(pl.LightningDataModule):
         super().__init__()
         if batch_size < 1 or (limit is not None and limit < 1):
             raise ValueError("data.batch_size and data.limit must be at least 1")
-        paths = sample_paths() if root == SAMPLES else find_images(Path(root))
-        files = [ImageFile(name, path) for name, path in zip(unique_names(paths), paths, strict=True)]
-        self.files = files[:limit]
+        self.paths = sample_paths() if root == SAMPLES else find_images(Path(root))
         self.finished: frozenset[str] = frozenset()
-        self.batch_size, self.workers = batch_size, workers
+        self.batch_size, self.limit, self.workers = batch_size, limit, workers
+
+    def exclude(self, folder: Path) -> None:
+        """Leaves out what is under a folder: the run's own pictures, where it lies among the images."""
+        self.paths = [path for path in self.paths if folder.resolve() not in path.resolve().parents]
+
+    @property
+    def files(self) -> list[ImageFile]:
+        """The images of the job."""
+        named = zip(unique_names(self.paths), self.paths, strict=True)
+        return [ImageFile(name, path) for name, path in named][: self.limit]
 
     def predict_dataloader(self) -> DataLoader[RefinementBatch]:
-        """One :class:`RefinementBatch` an item, without the images whose names are in :attr:`finished`."""
+        """This rank's share of the batches, one :class:`RefinementBatch` an item, without the :attr:`finished` images."""
         batches = self._batches([file for file in self.files if file.name not in self.finished])
+        if self.trainer is not None:  # Lightning's own sharding refuses a rank without a batch
+            batches = batches[self.trainer.global_rank :: self.trainer.world_size]
         return DataLoader(RefinementBatches(batches, self.stride), batch_size=None, num_workers=self.workers)
 
     def transfer_batch_to_device(self, batch: RefinementBatch, device: torch.device, dataloader_idx: int) -> RefinementBatch:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-PHOTOGRAPHS = {"astronaut": "astronaut.png", "cat": "chelsea.png", "coffee": "coffee.png", "rocket": "rocket.jpg"}
-"""Names and files, public domain or CC0; 512 x 512, 451 x 300, 600 x 400 and 640 x 427."""
+PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+"""Public domain or CC0; 512 x 512, 451 x 300, 600 x 400 and 640 x 427."""
 
 
 def sample_paths() -> list[Path]:
@@ -17,7 +17,7 @@ def sample_paths() -> list[Path]:
     import skimage.data
 
     folder = Path(skimage.data.__file__).parent
-    paths = [folder / name for name in PHOTOGRAPHS.values()]
+    paths = [folder / name for name in PHOTOGRAPHS]
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"scikit-image does not ship {path.name}: reinstall it (pip install scikit-image)")

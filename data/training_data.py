@@ -76,13 +76,13 @@ class TrainingDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Batches ``[B, 3, crop_size, crop_size]``, going on where the run is."""
         trainer = self.trainer
-        world = trainer.world_size if trainer else 1
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         used = trainer.global_step * trainer.accumulate_grad_batches if trainer else 0
         samples = self.batch_size * world
         return DataLoader(
             self.crops,
             batch_size=self.batch_size,
-            sampler=ContiguousSampler(self.steps_per_epoch * samples, used * samples),
+            sampler=ContiguousSampler(self.steps_per_epoch * samples, used * samples, rank, world),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             drop_last=True,

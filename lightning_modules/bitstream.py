@@ -33,7 +33,7 @@ MAGIC = b"SGA"
 VERSION = 1
 MAX_SIDE = 2**16 - 1
 MAX_PIXELS = 2**28
-"""Larger images are refused: decoding one takes some 500 bytes of memory a pixel."""
+"""Larger images are refused, before memory is taken for them."""
 
 _FIELDS = struct.Struct("<3sB6sHHIB")
 _CHECK = struct.Struct("<H")

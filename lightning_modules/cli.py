@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
 from data.images import ImageError
 from lightning_modules.bitstream import BitstreamError
 from lightning_modules.codecs.checkpoint import CheckpointError
 
 USAGE_ERROR = 2
+INTERRUPTED = 130
 
 
 def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:
@@ -25,7 +28,7 @@ def errors_in_one_line() -> Iterator[None]:
     """Turns what a user can cause (a wrong path, a damaged file, a bad value) into one line and exit code 2."""
     try:
         yield
-    except (CheckpointError, BitstreamError, ImageError, OSError, ValueError) as error:
+    except (CheckpointError, BitstreamError, ImageError, MisconfigurationException, OSError, ValueError) as error:
         fail(error)
     except KeyboardInterrupt:
-        fail("interrupted; finished work is kept", 130)
+        fail("interrupted", INTERRUPTED)

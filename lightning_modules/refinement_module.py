@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from data.refinement_data import RefinementBatch
+from data.refinement_data import ImageFile, RefinementBatch
+from lightning_modules.bitstream import check_size
 from lightning_modules.codecs import Quantised
 from lightning_modules.codecs.checkpoint import EMBEDDED, load_codec
 from lightning_modules.coding import CodedImage, code_image
-from lightning_modules.refiner import Listener, RefinerSettings, refine
+from lightning_modules.refiner import Listener, RefinementResult, RefinerSettings, refine
 from lightning_modules.rounding import Rounding
 from lightning_modules.temperature import Constant, Schedule
 
@@ -28,6 +30,7 @@ class RefinedImage:
 
     Attributes:
         name: Of the image in the job.
+        source: SHA-256 of the image's file.
         original: uint8 ``[3, H, W]``.
         base: The unrefined latents' file.
         refined: The refined latents' file; the base's where that is better after all, unless ``select`` is ``last``.
@@ -40,6 +43,7 @@ class RefinedImage:
     """
 
     name: str
+    source: str
     original: Tensor
     base: CodedImage
     refined: CodedImage
@@ -92,7 +96,7 @@ class RefinementModule(pl.LightningModule):
         super().__init__()
         if steps < 0 or evaluate_every < 1:
             raise ValueError("model.steps must be at least 0 and model.evaluate_every at least 1")
-        if not learning_rate > 0 or (lmbda is not None and not lmbda > 0):
+        if not 0 < learning_rate < math.inf or (lmbda is not None and not 0 < lmbda < math.inf):
             raise ValueError("model.learning_rate and model.lmbda must be above 0")
         self.loaded = load_codec(checkpoint)
         if lmbda is None and self.loaded.lmbda is None:
@@ -110,7 +114,6 @@ class RefinementModule(pl.LightningModule):
             learning_rate_factor=learning_rate_factor,
             evaluate_every=evaluate_every,
             select=select,
-            dtype=step_dtype(precision, torch.device("cpu")),
         )
         self.failures: dict[str, str] = {}
         self.listener: Listener | None = None
@@ -121,7 +124,8 @@ class RefinementModule(pl.LightningModule):
         if not batch.files:
             return []
         try:
-            with torch.inference_mode(False), torch.enable_grad():
+            # What is reported must not depend on a precision of the Trainer.
+            with torch.inference_mode(False), torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
                 return self._refine(batch)
         except Exception as error:  # one image's trouble must not end a job of thousands
             traceback.print_exc()
@@ -130,30 +134,39 @@ class RefinementModule(pl.LightningModule):
             return []
 
     def _refine(self, batch: RefinementBatch) -> list[RefinedImage]:
+        for height, width in batch.sizes:
+            check_size(height, width)
         seeds = [zlib.crc32(f"{self.seed}/{file.name}".encode()) for file in batch.files]
-        result = refine(self.codec, batch.x.to(self.device), batch.sizes, self.lmbda, self.settings, seeds, self.listener)
+        settings = replace(self.settings, dtype=step_dtype(self.precision, self.device))
+        result = refine(self.codec, batch.x.to(self.device), batch.sizes, self.lmbda, settings, seeds, self.listener)
         images = []
-        for i, (file, original) in enumerate(zip(batch.files, batch.originals, strict=True)):
-            base = code_image(self.loaded, _row(result.base, i), original, self.lmbda)
-            refined = code_image(self.loaded, _row(result.refined, i), original, self.lmbda)
-            best_step = int(result.best_step[i])
-            if self.settings.select == "best" and refined.rd_loss > base.rd_loss:  # coded bits differ a little from estimated
-                refined, best_step = base, 0
-            images.append(
-                RefinedImage(
-                    name=file.name,
-                    original=original,
-                    base=base,
-                    refined=refined,
-                    bpp_estimated=float(result.evaluations[result.evaluated_steps.index(best_step), 1, i]),
-                    best_step=best_step,
-                    curves=result.curves[:, :, i],
-                    evaluations=result.evaluations[:, :, i],
-                    evaluated_steps=result.evaluated_steps,
-                    seconds=result.seconds / len(batch.files),
-                )
-            )
+        for i, file in enumerate(batch.files):
+            try:
+                images.append(self._code(file, batch.originals[i], result, i))
+            except (ValueError, RuntimeError) as error:
+                self.failures[file.name] = str(error)
         return images
+
+    def _code(self, file: ImageFile, original: Tensor, result: RefinementResult, i: int) -> RefinedImage:
+        """Files of image ``i`` of a batch."""
+        base = code_image(self.loaded, _row(result.base, i), original, self.lmbda)
+        refined = code_image(self.loaded, _row(result.refined, i), original, self.lmbda)
+        best_step = int(result.best_step[i])
+        if self.settings.select == "best" and refined.rd_loss > base.rd_loss:  # coded bits differ a little from estimated
+            refined, best_step = base, 0
+        return RefinedImage(
+            name=file.name,
+            source=file.sha256(),
+            original=original,
+            base=base,
+            refined=refined,
+            bpp_estimated=float(result.evaluations[result.evaluated_steps.index(best_step), 1, i]),
+            best_step=best_step,
+            curves=result.curves[:, :, i],
+            evaluations=result.evaluations[:, :, i],
+            evaluated_steps=result.evaluated_steps,
+            seconds=result.seconds / len(result.base_loss),
+        )
 
 
 def method_name(rounding: Rounding) -> str:
@@ -169,7 +182,7 @@ def step_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else torch.float32
 
 

@@ -14,7 +14,8 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-IMAGES, BITSTREAMS, RECONSTRUCTIONS, FAILURES = "images", "bitstreams", "reconstructions", "failures"
+IMAGES, BITSTREAMS, BASE_BITSTREAMS = "images", "bitstreams", "bitstreams_base"
+RECONSTRUCTIONS, FAILURES = "reconstructions", "failures"
 NOT_AVAILABLE = "n/a"
 
 
@@ -49,25 +50,29 @@ MEANS = (*(f"{name}_base" for name in MEASURED), *MEASURED, "bpp_estimated", "se
 def write_atomically(path: Path, content: bytes) -> None:
     """The file is whole or not there, whatever stops the program."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
-def write_result(output: Path, result: ImageResult, fingerprint: str) -> None:
-    """Writes ``images/NAME.json``: from then on the image counts as finished."""
-    content = {**asdict(result), "fingerprint": fingerprint}
+def write_result(output: Path, result: ImageResult, identity: Mapping[str, str]) -> None:
+    """Writes ``images/NAME.json`` with what identifies the result: from then on the image counts as finished."""
+    content = {**asdict(result), **identity}
     write_atomically(output / IMAGES / f"{result.image}.json", json.dumps(content, indent=2).encode())
 
 
-def read_results(output: Path) -> dict[str, tuple[ImageResult, str]]:
-    """Finished images of a run by name, each with the fingerprint of its settings; a damaged file counts as not finished."""
+def read_results(output: Path) -> dict[str, tuple[ImageResult, Mapping[str, Any]]]:
+    """Finished images of a run by name, each with its file's whole content; a damaged file counts as not finished."""
     names = [field.name for field in fields(ImageResult)]
-    results: dict[str, tuple[ImageResult, str]] = {}
+    results: dict[str, tuple[ImageResult, Mapping[str, Any]]] = {}
     for path in sorted((output / IMAGES).glob("*.json")):
         try:
             content: Mapping[str, Any] = json.loads(path.read_text())
             result = ImageResult(**{name: content[name] for name in names})
-            results[result.image] = result, str(content["fingerprint"])
+            results[result.image] = result, content
         except (ValueError, KeyError, TypeError, OSError):
             continue
     return results
@@ -83,7 +88,8 @@ def summarise(output: Path, names: Sequence[str]) -> dict[str, Any]:
     """Writes ``results.csv`` and ``summary.json`` of the named images from their files, and returns the summary."""
     by_name = read_results(output)
     results = [by_name[name][0] for name in names if name in by_name]
-    failures = {path.stem: path.read_text() for path in sorted((output / FAILURES).glob("*.txt")) if path.stem not in by_name}
+    paths = {name: output / FAILURES / f"{name}.txt" for name in names if name not in by_name}
+    failures = {name: path.read_text() for name, path in paths.items() if path.is_file()}
     columns = [field.name for field in fields(ImageResult)]
     temporary = output / ".results.csv"
     with temporary.open("w", newline="") as file:

@@ -35,6 +35,10 @@ class TrainingModule(pl.LightningModule):
         compile: Compile the transforms with inductor. It pays from some thousand steps on.
         warm_start: Checkpoint whose weights training starts from, of any kind that ``refine.py`` reads.
         seed: Of the training noise.
+
+    Raises:
+        ValueError: A number is out of range.
+        CheckpointError: The warm start cannot be used.
     """
 
     def __init__(
@@ -51,6 +55,8 @@ class TrainingModule(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if not (lmbda > 0 and learning_rate > 0 and clip_norm > 0):
+            raise ValueError("model.lmbda, model.learning_rate and model.clip_norm must be above 0")
         self.save_hyperparameters(ignore=["codec"])
         self.codec = codec.to(memory_format=torch.channels_last)
         self.lmbda = lmbda

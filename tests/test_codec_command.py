@@ -89,6 +89,25 @@ def test_what_is_no_photograph_leaves_no_file(tmp_path: Path, capsys: pytest.Cap
     assert not out.exists()
 
 
+def test_an_output_that_cannot_be_is_refused_before_any_work(
+    photo: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = photo.read_bytes()
+    for arguments, message in (
+        (["encode", str(photo), "-o", str(photo)], "is the input"),
+        (["encode", str(photo), "-o", str(tmp_path)], "is a folder"),
+        (["encode", str(photo), "-o", str(tmp_path / "none/out.bin")], "its folder does not exist"),
+        (["decode", str(file), "-o", str(tmp_path / "out")], "unknown kind of picture"),
+        (["export", "embedded", "-o", str(tmp_path / "none/out.pth")], "its folder does not exist"),
+    ):
+        assert message in refused(arguments, capsys)
+    assert photo.read_bytes() == before
+    for lmbda in ("-1", "0", "nan"):
+        with pytest.raises(SystemExit) as stop:
+            codec.main(["encode", str(photo), "-o", str(tmp_path / "out.bin"), "--lmbda", lmbda])
+        assert stop.value.code == 2
+
+
 def test_an_exported_checkpoint_decodes_the_same_files(file: Path, photo: Path, tmp_path: Path) -> None:
     for name in ("copy.safetensors", "copy.pth.tar"):
         checkpoint, out = tmp_path / name, tmp_path / f"{name}.png"

@@ -65,6 +65,12 @@ def test_samples_go_on_from_any_point() -> None:
     assert list(resumed) == list(range(12, 18))
 
 
+def test_ranks_share_the_samples_of_one_process() -> None:
+    shares = [list(ContiguousSampler(8, start=4, rank=rank, world=2)) for rank in range(2)]
+    assert shares == [[4, 6], [5, 7]]
+    assert len(ContiguousSampler(8, rank=1, world=2)) == 4
+
+
 def test_validation_images_are_whole_and_padded() -> None:
     x, size = WholeImages(sample_paths()[1])[0]
     assert size.tolist() == [300, 451] and x.shape == (3, 320, 512)

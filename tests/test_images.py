@@ -37,6 +37,19 @@ def test_orientation_of_exif_is_applied(tmp_path: Path) -> None:
     assert image_size(path) == (10, 4)
 
 
+def test_size_of_a_turned_tiff_is_that_of_its_pixels(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.tif"
+    Image.new("RGB", (10, 4)).save(path, exif=exif)
+    assert image_size(path) == tuple(read_image(path).shape[-2:])
+
+
+def test_a_dark_deep_image_stays_dark(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 200, dtype=np.uint16)).save(tmp_path / "dark.png")
+    assert read_image(tmp_path / "dark.png").max() == 1  # 200 / 65535
+
+
 def test_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.png"
     write_image(torch.zeros(3, 8, 8, dtype=torch.uint8), path)

@@ -59,8 +59,8 @@ def test_a_run_leaves_files_that_decode_and_the_numbers_of_those_files(
         original = read_image(folder / f"{row['image']}.png")
         pixels = int(row["height"]) * int(row["width"])
         assert original.shape == (3, int(row["height"]), int(row["width"]))
-        for suffix, name in (("", f"{row['image']}.bin"), ("_base", f"{row['image']}.base.bin")):
-            data = (output / "bitstreams" / name).read_bytes()
+        for suffix, kind in (("", "bitstreams"), ("_base", "bitstreams_base")):
+            data = (output / kind / f"{row['image']}.bin").read_bytes()
             decoded = decode_image(embedded, data)
             bpp, psnr = 8 * len(data) / pixels, psnr_db(original, decoded)
             assert float(row[f"bpp{suffix}"]) == pytest.approx(bpp)
@@ -123,6 +123,38 @@ def test_batches_and_seeds(folder: Path, tmp_path: Path, photograph: Tensor) -> 
     assert files[0] == files[1]
 
 
+def test_the_result_of_another_image_of_the_same_name_is_not_reused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    assert run(folder, output) == 0
+    write_image(read_image(folder / "small.png").flip(-1), folder / "small.png")
+    with pytest.raises(SystemExit) as stop:
+        run(folder, output)
+    assert stop.value.code == 2 and "result of another image small" in capsys.readouterr().err
+
+
+def test_a_run_inside_its_folder_of_images_does_not_refine_its_own_pictures(folder: Path) -> None:
+    (folder / "large.png").rename(folder / "small.base.png")
+    for _ in range(2):
+        assert run(folder, folder / "run", "--compare=small") == 0
+        assert [row["image"] for row in rows(folder / "run")] == ["small.base", "small"]
+    assert len(list((folder / "run").glob("bitstreams*/*.bin"))) == 4
+
+
+def test_latents_that_diverge_are_a_failure_and_not_a_file(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(folder, tmp_path / "run", "--model.learning_rate=1e30", "--model.select=last", "--data.limit=1")
+    assert stop.value.code == 1
+    assert "diverged" in json.loads((tmp_path / "run/summary.json").read_text())["failures"]["large"]
+
+
+def test_a_precision_of_the_trainer_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(folder, tmp_path / "run", "--trainer.precision=bf16-mixed")
+    assert stop.value.code == 2 and "--model.precision" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_runs(config: Path, folder: Path, tmp_path: Path) -> None:
     assert run(folder, tmp_path / "run", "--data.limit=1", "--model.steps=1", config=config.stem) == 0
@@ -138,6 +170,8 @@ def test_every_configuration_runs(config: Path, folder: Path, tmp_path: Path) ->
         (["--model.steps=-1"], "model.steps must be at least 0"),
         (["--model.rounding.init_args.a=0"], "a must be above 0"),
         (["--data.batch_size=0"], "must be at least 1"),
+        (["--compare=nobody"], "no such image"),
+        (["--model.lmbda=-1"], "model.lmbda must be above 0"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(

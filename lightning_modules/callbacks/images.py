@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,6 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
-
-from lightning_modules.refinement_module import RefinedImage
 
 MARGIN = 8
 CAPTION_HEIGHT = 30
@@ -56,27 +54,3 @@ def side_by_side(panels: Mapping[str, Tensor], path: Path) -> None:
         canvas.paste(image, (left, CAPTION_HEIGHT))
         draw.text((left, 6), caption, fill="black", font=font)
     canvas.save(path)
-
-
-class Comparison(pl.Callback):
-    """Draws one image of a refinement as ``comparison.png``: original, base and refined, with bpp and PSNR.
-
-    Args:
-        output: Folder of the run.
-        name: Of the image; ``None`` draws nothing.
-    """
-
-    def __init__(self, output: Path, name: str | None) -> None:
-        self.output = Path(output)
-        self.name = name
-
-    def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any, **__: Any) -> None:
-        images: Sequence[RefinedImage] = outputs
-        for image in images:
-            if image.name != self.name:
-                continue
-            panels = {"original": image.original}
-            for name, coded in {"base": image.base, "refined": image.refined}.items():
-                psnr = "perfect" if coded.psnr_db is None else f"{coded.psnr_db:.2f} dB"
-                panels[f"{name}: {coded.bpp:.4f} bpp, {psnr}"] = coded.image
-            side_by_side(panels, self.output / "comparison.png")

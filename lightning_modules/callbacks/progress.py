@@ -62,9 +62,15 @@ class RefinementProgress(pl.Callback):
         if not self._progress.console.is_terminal:
             elapsed = time.monotonic() - self._started
             left = elapsed / self._done * (self._batches - self._done)
-            names = ", ".join(image.name for image in images) or "failed: " + ", ".join(batch.failures)
+            done = {image.name for image in images}
+            names = ", ".join(sorted(done) + [f"{name} failed" for name in self._failed(pl_module, batch)])
             losses = ", ".join(f"R-D loss {image.evaluations[0, 0]:.4f} -> {image.evaluations[:, 0].min():.4f}" for image in images)
             print(f"[{self._done}/{self._batches}] {names}  {losses}  {elapsed:.0f} s, {left:.0f} s left", flush=True)
+
+    @staticmethod
+    def _failed(module: pl.LightningModule, batch: RefinementBatch) -> list[str]:
+        assert isinstance(module, RefinementModule)
+        return [*batch.failures, *(file.name for file in batch.files if file.name in module.failures)]
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop()

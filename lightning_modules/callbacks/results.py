@@ -13,6 +13,7 @@ from data.images import write_image
 from lightning_modules.bitstream import MAX_OVERHEAD_BYTES
 from lightning_modules.refinement_module import RefinedImage, RefinementModule
 from lightning_modules.results import (
+    BASE_BITSTREAMS,
     BITSTREAMS,
     FAILURES,
     IMAGES,
@@ -27,7 +28,9 @@ TOLERATED_GAP = 0.01
 
 
 class ResultWriter(pl.Callback):
-    """Writes ``bitstreams/``, ``reconstructions/`` and, last, ``images/NAME.json``; ``failures/NAME.txt`` for what failed.
+    """Writes ``bitstreams/``, ``bitstreams_base/``, ``reconstructions/`` and, last, ``images/NAME.json``.
+
+    What failed is in ``failures/NAME.txt``.
 
     Args:
         output: Folder of the run.
@@ -39,7 +42,7 @@ class ResultWriter(pl.Callback):
         self.fingerprint = fingerprint
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        for folder in (BITSTREAMS, RECONSTRUCTIONS, IMAGES, FAILURES):
+        for folder in (BITSTREAMS, BASE_BITSTREAMS, RECONSTRUCTIONS, IMAGES, FAILURES):
             (self.output / folder).mkdir(parents=True, exist_ok=True)
 
     def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any, **__: Any) -> None:
@@ -54,8 +57,8 @@ class ResultWriter(pl.Callback):
             write_atomically(self.output / FAILURES / f"{name}.txt", message.encode())
 
     def _write(self, image: RefinedImage, module: RefinementModule) -> None:
-        path = self.output / BITSTREAMS / f"{image.name}.bin"
-        for target, content in ((path, image.refined.file), (path.with_suffix(".base.bin"), image.base.file)):
+        for folder, content in ((BITSTREAMS, image.refined.file), (BASE_BITSTREAMS, image.base.file)):
+            target = self.output / folder / f"{image.name}.bin"
             write_atomically(target, content)
             if target.read_bytes() != content:
                 raise OSError(f"{target} does not hold what was written")
@@ -66,7 +69,7 @@ class ResultWriter(pl.Callback):
         # Under 1000 bytes the coder's own flush is more than the tolerance.
         if len(image.refined.file) > 1000 and abs(payload_bpp / result.bpp_estimated - 1) > TOLERATED_GAP:
             rank_zero_warn(f"{image.name}: {payload_bpp:.4f} coded bits a pixel, {result.bpp_estimated:.4f} estimated")
-        write_result(self.output, result, self.fingerprint)
+        write_result(self.output, result, {"fingerprint": self.fingerprint, "source": image.source})
         (self.output / FAILURES / f"{image.name}.txt").unlink(missing_ok=True)
 
 

@@ -145,7 +145,8 @@ class Codec(nn.Module, ABC):
 
     def auxiliary_loss(self) -> Tensor:
         """Distance of the learned quantiles to their targets, a scalar; it has no gradient to other parameters."""
-        return self.net.aux_loss()
+        with torch.autocast(self.device.type, enabled=False):
+            return self.net.aux_loss()
 
     @torch.no_grad()
     def make_tables(self) -> None:

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from lightning_modules.codecs.base import Prior
 
+MAX_SYMBOL = 2**24
+"""Larger integers are not exact in fp32."""
+
 
 def gaussian_bits(model: GaussianConditional, y_hat: Tensor, prior: Prior) -> Tensor:
     """Bits of ``y_hat`` under N(means, scales^2) convolved with U(-1/2, 1/2), summed over each image: ``[B]``."""
@@ -43,8 +46,15 @@ def channel_indexes(symbols: Tensor) -> Tensor:
 
 
 def compress(model: EntropyModel, symbols: Tensor, indexes: Tensor) -> bytes:
-    """The string of integer-valued ``symbols`` (batch of 1, on the CPU), each coded with the table of its index."""
+    """The string of integer-valued ``symbols`` (batch of 1, on the CPU), each coded with the table of its index.
+
+    Raises:
+        ValueError: A symbol is not finite or is absurdly large.
+        RuntimeError: The coding tables were not made.
+    """
     _require_tables(model)
+    if not symbols.abs().max() < MAX_SYMBOL:  # NaN too; the coder would not end
+        raise ValueError("latents diverged: their values are not finite or absurdly large; use a smaller learning rate")
     return EntropyModel.compress(model, symbols, indexes)[0]
 
 
