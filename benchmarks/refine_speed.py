@@ -12,8 +12,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ import torch
 from torch import Tensor
 
 import lightning_modules.startup  # noqa: F401
+from benchmarks.timing import timed
 from data.images import pad
 from lightning_modules.codecs import ScaleHyperpriorCodec
 from lightning_modules.presets import default_settings
@@ -115,13 +114,6 @@ def measure(height: int, width: int, blocks: int, steps: int) -> dict[str, Any]:
         "torch": torch.__version__,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
-
-
-def timed(function: Callable[[], None]) -> float:
-    """Seconds of a call."""
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
 
 
 def main() -> None:

@@ -119,8 +119,9 @@ class RefinementDataModule(pl.LightningDataModule):
     def predict_dataloader(self) -> DataLoader[RefinementBatch]:
         """This rank's share of the batches, one :class:`RefinementBatch` an item, without the :attr:`finished` images."""
         batches = self._batches([file for file in self.files if file.name not in self.finished])
-        if self.trainer is not None:  # Lightning's own sharding refuses a rank without a batch
-            batches = batches[self.trainer.global_rank :: self.trainer.world_size]
+        if self.trainer is not None:
+            # A rank without an image gets an empty batch: every rank must meet the others at the same barriers.
+            batches = batches[self.trainer.global_rank :: self.trainer.world_size] or [[]]
         return DataLoader(RefinementBatches(batches, self.stride), batch_size=None, num_workers=self.workers)
 
     def transfer_batch_to_device(self, batch: RefinementBatch, device: torch.device, dataloader_idx: int) -> RefinementBatch:

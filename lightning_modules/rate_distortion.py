@@ -40,9 +40,10 @@ class RateDistortion:
 def mean_squared_error(x: Tensor, x_hat: Tensor, mask: Tensor | None = None) -> Tensor:
     """MSE of each image ``[B, 3, H, W]``, over the pixels where ``mask`` ``[B, 1, H, W]`` is 1 (``None``: all): ``[B]``."""
     squares = (x_hat - x).square()
+    # Not flattened: that would copy, and its gradient would leave channels_last, which slows all that follows.
     if mask is None:
-        return squares.flatten(1).mean(1)
-    return (squares * mask).flatten(1).sum(1) / (mask.flatten(1).sum(1) * x.shape[1])
+        return squares.mean((1, 2, 3))
+    return (squares * mask).sum((1, 2, 3)) / (mask.sum((1, 2, 3)) * x.shape[1])
 
 
 def lagrangian(mse: Tensor, bpp: Tensor, lmbda: float) -> Tensor:

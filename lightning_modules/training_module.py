@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -73,18 +74,23 @@ class TrainingModule(pl.LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """The loss of a batch of crops ``[B, 3, H, W]``."""
-        x = batch.contiguous(memory_format=torch.channels_last)
         batches = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        # A seed for each batch and rank instead of one stream: a resumed run draws what it would have drawn.
-        first = (self.seed * 1_000_003 + batches * self.trainer.world_size + self.global_rank) * len(x)
-        noise = Noise([first + i for i in range(len(x))], x.device)
+        # A seed for each crop of the run instead of one stream: a resumed run draws what it would have drawn.
+        first = (self.seed * 1_000_003 + batches * self.trainer.world_size + self.global_rank) * len(batch)
+        loss, result, auxiliary = self.loss(batch, range(first, first + len(batch)))
+        self._log_training(result, auxiliary)
+        return loss
+
+    def loss(self, x: Tensor, seeds: Sequence[int]) -> tuple[Tensor, RateDistortion, Tensor]:
+        """What is minimised, for crops ``[B, 3, H, W]`` with a seed of the noise each; its two parts beside it."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        noise = Noise(seeds, x.device)
         latents = self.codec.analyse(x)
         quantised = self.codec.quantise(latents, lambda value, offset: self.rounding(value, offset, 1.0, noise))
         x_hat = self.codec.synthesise(quantised.y_hat)
         result = rate_distortion(x, x_hat, self.codec.bits(quantised), self.lmbda, x.shape[-2] * x.shape[-1])
         auxiliary = self.codec.auxiliary_loss()
-        self._log_training(result, auxiliary)
-        return result.loss.mean() + auxiliary
+        return result.loss.mean() + auxiliary, result, auxiliary
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Evaluation:
         """Codes whole images with hard rounding; what it returns is for the callbacks, cropped to the true image."""

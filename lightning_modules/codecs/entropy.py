@@ -18,7 +18,7 @@ MAX_SYMBOL = 2**24
 def gaussian_bits(model: GaussianConditional, y_hat: Tensor, prior: Prior) -> Tensor:
     """Bits of ``y_hat`` under N(means, scales^2) convolved with U(-1/2, 1/2), summed over each image: ``[B]``."""
     likelihood = model.likelihood_lower_bound(model._likelihood(y_hat, prior.scales, prior.means))
-    return -torch.log2(likelihood).flatten(1).sum(1)
+    return -torch.log2(likelihood).sum((1, 2, 3))
 
 
 def factorised_bits(model: EntropyBottleneck, z_hat: Tensor) -> Tensor:
