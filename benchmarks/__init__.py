@@ -1,0 +1,1 @@
+"""Speed, each against a named rival in the same process."""

@@ -1,7 +1,7 @@
 """Seconds a training step, eager and compiled, in one process on the same crops: ``python benchmarks/train_speed.py``.
 
-Both train the scale hyperprior (N = 128, M = 192) with the step of ``TrainingModule`` in bf16 on random crops; blocks of steps of the
-two take turns, so that a machine whose speed drifts slows both. Compilation itself is not in the steps; it is printed beside them.
+Both train the scale hyperprior (N = 128, M = 192) with the step of ``TrainingModule`` in bf16 on random crops; blocks of steps
+of the two take turns, so that a machine whose speed drifts slows both. Compilation is not in the steps; it is printed beside them.
 """
 
 from __future__ import annotations
