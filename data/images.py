@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -36,16 +37,16 @@ def find_images(root: Path) -> list[Path]:
 
 
 def unique_names(paths: Iterable[Path]) -> list[str]:
-    """A name for each path, good as a file's: its stem; its full name, then a number, where stems meet."""
+    """A name for each path, good as a file's: its stem; where stems meet, folder and full name."""
     paths = list(paths)
-    stems = [path.stem for path in paths]
-    names: list[str] = []
-    for path, stem in zip(paths, stems, strict=True):
-        name = stem if stems.count(stem) == 1 else "_".join(path.parts[-2:]).replace(".", "_")
+    stems = Counter(path.stem for path in paths)
+    names: dict[str, None] = {}
+    for path in paths:
+        name = path.stem if stems[path.stem] == 1 else "_".join(path.parts[-2:]).replace(".", "_")
         while name in names:
             name += "_"
-        names.append(name)
-    return names
+        names[name] = None
+    return list(names)
 
 
 def read_image(path: Path) -> Tensor:
