@@ -115,16 +115,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def _steps(text: str) -> int:
-    steps = int(text)
-    if steps < 0:
-        raise argparse.ArgumentTypeError("must be at least 0")
-    return steps
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError("must be a whole number, 0 or more")
+    return int(text)
 
 
 def _lmbda(text: str) -> float:
-    lmbda = float(text)
+    try:
+        lmbda = float(text)
+    except ValueError:
+        lmbda = math.nan
     if not 0 < lmbda < math.inf:
-        raise argparse.ArgumentTypeError("must be above 0")
+        raise argparse.ArgumentTypeError("must be a number above 0")
     return lmbda
 
 

@@ -78,6 +78,8 @@ def prepare(cli: RefinementCLI) -> tuple[list[str], set[str], str]:
         ValueError: The settings cannot be run, or the folder holds results of others.
     """
     output: Path = cli.config.output
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"--output {output}: is a file, not a folder")
     if cli.trainer.precision != "32-true":
         raise ValueError("--trainer.precision must stay 32-true: --model.precision is that of the steps")
     cli.datamodule.exclude(output)
