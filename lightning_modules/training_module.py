@@ -112,7 +112,10 @@ class TrainingModule(pl.LightningModule):
         chosen = {id(parameter) for parameter in quantiles}
         main = [parameter for parameter in self.codec.parameters() if id(parameter) not in chosen]
         optimizer = torch.optim.Adam(
-            [{"params": main, "lr": self.learning_rate}, {"params": quantiles, "lr": self.auxiliary_learning_rate}],
+            [
+                {"params": main, "lr": self.learning_rate, "name": "codec"},
+                {"params": quantiles, "lr": self.auxiliary_learning_rate, "name": "quantiles"},
+            ],
             fused=True,
         )
         total = int(self.trainer.estimated_stepping_batches)
