@@ -103,7 +103,7 @@ class ScaleHyperpriorCodec(Codec):
         """Indexes of the coder's tables for y, from ``z_hat`` in float64 on the CPU: ``[1, M, H/16, W/16]``, int32.
 
         In float64 two machines differ by some 1e-15, and a scale that close to a border between two tables does not occur
-        in practice; in fp32 every photograph has one.
+        in practice; in fp32 two machines would disagree on some photographs.
         """
         weights = {name: value.detach().double().cpu() for name, value in self.net.h_s.named_parameters()}
         scales = torch.func.functional_call(self.net.h_s, weights, z_hat)
