@@ -9,15 +9,15 @@ from pathlib import Path
 
 from PIL import Image
 
-import lightning_modules.startup  # noqa: F401  (first)
+import lightning_modules.startup  # noqa: F401  (before the project's other modules)
 from data.images import pad, read_image, to_float, write_image
 from lightning_modules.bitstream import Bitstream, BitstreamError, check_size, decode_image
 from lightning_modules.cli import errors_in_one_line
 from lightning_modules.codecs.checkpoint import EMBEDDED, export_compressai, export_safetensors, load_codec
-from lightning_modules.coding import code_image
+from lightning_modules.coding import code_result
 from lightning_modules.presets import default_settings
 from lightning_modules.refiner import refine
-from lightning_modules.results import write_atomically
+from lightning_modules.results import format_psnr, write_atomically
 
 
 def encode(args: argparse.Namespace) -> None:
@@ -31,12 +31,12 @@ def encode(args: argparse.Namespace) -> None:
     if lmbda is None:
         raise ValueError(f"{args.checkpoint} does not say the lambda it was trained with: give --lmbda")
     x = pad(to_float(image), loaded.codec.stride)[None]
-    result = refine(loaded.codec, x, [(height, width)], lmbda, default_settings(args.steps), [args.seed])
-    candidates = (code_image(loaded, quantised, image, lmbda) for quantised in (result.refined, result.base))
-    best = min(candidates, key=lambda coded: coded.rd_loss)
-    write_atomically(args.output, best.file)
-    psnr = "perfect" if best.psnr_db is None else f"{best.psnr_db:.2f} dB"
-    print(f"{args.output}: {len(best.file)} bytes, {best.bpp:.4f} bpp, {psnr}, {result.seconds:.1f} s")
+    settings = default_settings(args.steps)
+    result = refine(loaded.codec, x, [(height, width)], lmbda, settings, [args.seed])
+    _, coded, _ = code_result(loaded, result, 0, image, lmbda, settings.select)
+    write_atomically(args.output, coded.file)
+    psnr = format_psnr(coded.psnr_db)
+    print(f"{args.output}: {len(coded.file)} bytes, {coded.bpp:.4f} bpp, {psnr}, {result.seconds:.1f} s")
 
 
 def decode(args: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-import lightning_modules.startup  # noqa: F401  (first)
+import lightning_modules.startup  # noqa: F401  (before the project's other modules)
 from data.images import read_image
 from data.refinement_data import RefinementDataModule
 from lightning_modules.bitstream import decode_image
@@ -21,7 +21,16 @@ from lightning_modules.callbacks.progress import RefinementProgress
 from lightning_modules.callbacks.results import ResultWriter
 from lightning_modules.cli import INTERRUPTED, errors_in_one_line, fail
 from lightning_modules.refinement_module import RefinementModule
-from lightning_modules.results import BASE_BITSTREAMS, BITSTREAMS, IMAGES, print_table, read_results, summarise
+from lightning_modules.results import (
+    BASE_BITSTREAMS,
+    BITSTREAMS,
+    IMAGES,
+    ImageResult,
+    format_psnr,
+    print_table,
+    read_results,
+    summarise,
+)
 
 TRAINER_DEFAULTS = {
     "logger": False,
@@ -120,12 +129,12 @@ def fingerprint(cli: RefinementCLI) -> str:
 def report(cli: RefinementCLI, names: list[str], interrupted: bool) -> int:
     """Writes the summary, prints the table and the failures; 1 where an image is not finished."""
     output: Path = cli.config.output
-    summary = summarise(output, names)
-    results = read_results(output)
-    print_table([results[name][0] for name in names if name in results])
+    results = {name: result for name, (result, _) in read_results(output).items()}
+    summary = summarise(output, names, results)
+    print_table([results[name] for name in names if name in results])
     print(f"files and numbers: {output}    curves: tensorboard --logdir {output / 'tensorboard'}")
     if cli.config.compare in results:
-        print(f"picture: {compare(cli, cli.config.compare)}")
+        print(f"picture: {compare(cli, results[cli.config.compare])}")
     for name, message in summary["failures"].items():
         print(f"failed: {name}: {message}", file=sys.stderr)
     unfinished = f"{len(names) - summary['finished']} of {len(names)} images are not finished"
@@ -136,19 +145,17 @@ def report(cli: RefinementCLI, names: list[str], interrupted: bool) -> int:
     return 0
 
 
-def compare(cli: RefinementCLI, name: str) -> Path:
+def compare(cli: RefinementCLI, result: ImageResult) -> Path:
     """Draws an image of the run from its files: original, base and refined, with bpp and PSNR."""
     output: Path = cli.config.output
-    result, _ = read_results(output)[name]
-    (original,) = (file.path for file in cli.datamodule.files if file.name == name)
+    (original,) = (file.path for file in cli.datamodule.files if file.name == result.image)
     panels = {"original": read_image(original)}
     for caption, folder, bpp, psnr_db in (
         ("base", BASE_BITSTREAMS, result.bpp_base, result.psnr_db_base),
         ("refined", BITSTREAMS, result.bpp, result.psnr_db),
     ):
-        psnr = "perfect" if psnr_db is None else f"{psnr_db:.2f} dB"
-        decoded = decode_image(cli.model.loaded, (output / folder / f"{name}.bin").read_bytes())
-        panels[f"{caption}: {bpp:.4f} bpp, {psnr}"] = decoded
+        decoded = decode_image(cli.model.loaded, (output / folder / f"{result.image}.bin").read_bytes())
+        panels[f"{caption}: {bpp:.4f} bpp, {format_psnr(psnr_db)}"] = decoded
     path = output / "comparison.png"
     side_by_side(panels, path)
     return path

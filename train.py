@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 
-import lightning_modules.startup  # noqa: F401  (first)
+import lightning_modules.startup  # noqa: F401  (before the project's other modules)
 from data.training_data import TrainingDataModule
 from lightning_modules.callbacks.images import Reconstructions
 from lightning_modules.callbacks.metrics import ValidationMetrics

@@ -12,6 +12,7 @@ from lightning_modules.codecs import Quantised
 from lightning_modules.codecs.checkpoint import LoadedCodec
 from lightning_modules.metrics import ms_ssim, psnr_db
 from lightning_modules.rate_distortion import lagrangian
+from lightning_modules.refiner import RefinementResult, Select
 
 
 @dataclass(frozen=True)
@@ -61,3 +62,23 @@ def code_image(loaded: LoadedCodec, quantised: Quantised, original: Tensor, lmbd
         ms_ssim=ms_ssim(original, image),
         rd_loss=float(lagrangian(mse, mse.new_tensor(bpp), lmbda)),
     )
+
+
+def code_result(
+    loaded: LoadedCodec, result: RefinementResult, i: int, original: Tensor, lmbda: float, select: Select
+) -> tuple[CodedImage, CodedImage, int]:
+    """The base's and the refined file of image ``i`` of a refinement, and the steps after which the latter's latents were reached.
+
+    With ``select`` ``best``, the refined file is the base's where that is better after all: coded bits differ a little from
+    estimated ones.
+    """
+    base, refined = (code_image(loaded, _row(latents, i), original, lmbda) for latents in (result.base, result.refined))
+    if select == "best" and refined.rd_loss > base.rd_loss:
+        return base, base, 0
+    return base, refined, int(result.best_step[i])
+
+
+def _row(quantised: Quantised, i: int) -> Quantised:
+    """One image of a batch."""
+    z_hat = None if quantised.z_hat is None else quantised.z_hat[i : i + 1]
+    return Quantised(quantised.y_hat[i : i + 1], z_hat, None)

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from data.refinement_data import ImageFile, RefinementBatch
 from lightning_modules.bitstream import check_size
-from lightning_modules.codecs import Quantised
 from lightning_modules.codecs.checkpoint import EMBEDDED, load_codec
-from lightning_modules.coding import CodedImage, code_image
-from lightning_modules.refiner import Listener, RefinementResult, RefinerSettings, refine
+from lightning_modules.coding import CodedImage, code_result
+from lightning_modules.refiner import Listener, RefinementResult, RefinerSettings, Select, refine
 from lightning_modules.rounding import Rounding
 from lightning_modules.temperature import Constant, Schedule
 
@@ -89,7 +88,7 @@ class RefinementModule(pl.LightningModule):
         learning_rate_z: float | None = None,
         learning_rate_factor: Schedule = Constant(),
         evaluate_every: int = 50,
-        select: Literal["best", "last"] = "best",
+        select: Select = "best",
         precision: Precision = "auto",
         seed: int = 0,
     ) -> None:
@@ -149,11 +148,7 @@ class RefinementModule(pl.LightningModule):
 
     def _code(self, file: ImageFile, original: Tensor, result: RefinementResult, i: int) -> RefinedImage:
         """Files of image ``i`` of a batch."""
-        base = code_image(self.loaded, _row(result.base, i), original, self.lmbda)
-        refined = code_image(self.loaded, _row(result.refined, i), original, self.lmbda)
-        best_step = int(result.best_step[i])
-        if self.settings.select == "best" and refined.rd_loss > base.rd_loss:  # coded bits differ a little from estimated
-            refined, best_step = base, 0
+        base, refined, best_step = code_result(self.loaded, result, i, original, self.lmbda, self.settings.select)
         return RefinedImage(
             name=file.name,
             source=file.sha256(),
@@ -184,9 +179,3 @@ def step_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     else:
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else torch.float32
-
-
-def _row(quantised: Quantised, i: int) -> Quantised:
-    """One image of a batch."""
-    z_hat = None if quantised.z_hat is None else quantised.z_hat[i : i + 1]
-    return Quantised(quantised.y_hat[i : i + 1], z_hat, None)

@@ -22,6 +22,9 @@ from lightning_modules.temperature import Constant, Schedule
 CURVES = ("loss", "bpp_y", "bpp_z", "psnr_db", "tau")
 """What :attr:`RefinementResult.curves` holds of each step: the method's own, relaxed quantities."""
 
+Select = Literal["best", "last"]
+"""Which latents a refinement ends with; see :class:`RefinerSettings`."""
+
 Listener = Callable[[int, Tensor], None]
 """``listener(step, rd_loss)``: told after each hard evaluation, with the best true R-D loss so far, ``[B]``, on the device."""
 
@@ -50,7 +53,7 @@ class RefinerSettings:
     learning_rate_z: float = 5e-3
     learning_rate_factor: Schedule = Constant()  # noqa: RUF009  (immutable)
     evaluate_every: int = 50
-    select: Literal["best", "last"] = "best"
+    select: Select = "best"
     dtype: torch.dtype = torch.float32
 
 

@@ -78,16 +78,20 @@ def read_results(output: Path) -> dict[str, tuple[ImageResult, Mapping[str, Any]
     return results
 
 
+def format_psnr(psnr_db: float | None) -> str:
+    """For a caption: dB, or that the image is perfect."""
+    return "perfect" if psnr_db is None else f"{psnr_db:.2f} dB"
+
+
 def mean(results: Iterable[ImageResult], column: str) -> float | None:
     """Mean of a column over the images that have it."""
     values = [value for result in results if (value := getattr(result, column)) is not None]
     return sum(values) / len(values) if values else None
 
 
-def summarise(output: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Writes ``results.csv`` and ``summary.json`` of the named images from their files, and returns the summary."""
-    by_name = read_results(output)
-    results = [by_name[name][0] for name in names if name in by_name]
+def summarise(output: Path, names: Sequence[str], by_name: Mapping[str, ImageResult]) -> dict[str, Any]:
+    """Writes ``results.csv`` and ``summary.json`` of the named images from their results, and returns the summary."""
+    results = [by_name[name] for name in names if name in by_name]
     paths = {name: output / FAILURES / f"{name}.txt" for name in names if name not in by_name}
     failures = {name: path.read_text() for name, path in paths.items() if path.is_file()}
     columns = [field.name for field in fields(ImageResult)]

@@ -1,4 +1,7 @@
-"""Import first, in every command: quiet libraries, and an allocator that keeps the memory it has."""
+"""Quiet libraries, and an allocator that keeps the memory it has.
+
+Every command imports it before the project's other modules: some libraries that those import warn at their import.
+"""
 
 from __future__ import annotations
 
