@@ -9,12 +9,11 @@ import math
 from typing import Any
 
 import torch
-from pytorch_msssim import ms_ssim as _ms_ssim
 from torch import Tensor
 from torchmetrics import Metric
 
-MS_SSIM_MIN_SIDE = 161
-"""MS-SSIM halves the image four times under an 11 x 11 window: it is not defined where a side is shorter."""
+from lightning_modules.rate_distortion import MS_SSIM_MIN_SIDE, TruePixels
+from lightning_modules.rate_distortion import ms_ssim as _ms_ssim
 
 
 def psnr_db(image: Tensor, reconstruction: Tensor) -> float:
@@ -27,8 +26,8 @@ def ms_ssim(image: Tensor, reconstruction: Tensor) -> float | None:
     """MS-SSIM of two uint8 images ``[3, H, W]``, in [0, 1]; ``None`` where a side is under 161 pixels."""
     if min(image.shape[-2:]) < MS_SSIM_MIN_SIDE:
         return None
-    pair = (image[None].float(), reconstruction[None].float())
-    return float(_ms_ssim(*pair, data_range=255.0, size_average=True))
+    x = image[None].float()
+    return float(_ms_ssim(x, reconstruction[None].float(), TruePixels.of(x), data_range=255.0))
 
 
 class ImageMean(Metric):
