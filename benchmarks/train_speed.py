@@ -45,7 +45,8 @@ class Ours:
         self.module = TrainingModule(ScaleHyperpriorCodec(), LMBDA, compile=compiled).to(device)
         quantiles = self.module.codec.quantiles
         main = [p for p in self.module.parameters() if all(p is not q for q in quantiles)]
-        self.optimizer = torch.optim.Adam([{"params": main}, {"params": quantiles, "lr": 1e-3}], 1e-4, fused=True)
+        groups: list[dict[str, Any]] = [{"params": main}, {"params": quantiles, "lr": 1e-3}]
+        self.optimizer = torch.optim.Adam(groups, 1e-4, fused=True)
 
     def step(self, x: Tensor) -> None:
         with torch.autocast(x.device.type, torch.bfloat16):
