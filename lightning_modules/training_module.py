@@ -90,6 +90,7 @@ class TrainingModule(pl.LightningModule):
         self.warmup_steps, self.final_learning_rate = warmup_steps, final_learning_rate
         self.clip_norm, self.max_skipped_steps, self.seed = clip_norm, max_skipped_steps, seed
         self.rounding: Rounding = UniformNoise()
+        self._gradient_norm: Tensor | None = None
         self.register_buffer("skipped_steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("skipped_in_a_row", torch.zeros((), dtype=torch.long))
         if warm_start:
@@ -179,7 +180,8 @@ class TrainingModule(pl.LightningModule):
         Raises:
             TrainingDiverged: ``max_skipped_steps`` steps in a row were not finite.
         """
-        self.log_dict({"train/gradient_norm": self._gradient_norm, "train/skipped_steps": self.skipped_steps.float()})
+        if self._gradient_norm is not None:  # an accumulated batch has none yet
+            self.log_dict({"train/gradient_norm": self._gradient_norm, "train/skipped_steps": self.skipped_steps.float()})
         if batch_idx % CHECK_EVERY == 0 and self.skipped_in_a_row >= self.max_skipped_steps:
             raise TrainingDiverged(
                 f"training diverged: the gradients of the last {int(self.skipped_in_a_row)} steps, up to "

@@ -207,6 +207,15 @@ def test_ms_ssim_trains_on_crops_that_are_large_enough(
     assert "at least 161 pixels, here they are 64 x 64" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_accumulated_batches_equal_one_large_batch(photographs: Path, tmp_path: Path) -> None:
+    train.main(arguments(photographs, tmp_path / "one"))
+    half = ("--data.batch_size=1", "--trainer.accumulate_grad_batches=2", "--data.steps_per_epoch=4")
+    train.main(arguments(photographs, tmp_path / "two", *half))
+    expected, found = weights(tmp_path / "one/last.ckpt"), weights(tmp_path / "two/last.ckpt")
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=2e-6, msg=name)
+
+
 EMA = (
     "--trainer.callbacks+={class_path: pytorch_lightning.callbacks.EMAWeightAveraging, init_args: {decay: 0.5, use_buffers: false}}"
 )
