@@ -2,115 +2,157 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from data.images import ImageError, read_image, to_float
+from data.image_sets import ImageSet
+from data.images import ImageError
+from data.resampling import Crop, cut
 
-JPEG = (".jpg", ".jpeg")
+Indexes = np.ndarray[Any, np.dtype[np.int64]]
+
+BLOCK = 10_000
+"""Crops of which each set of images has its exact share; weights are rounded to one in so many."""
 
 
-class RandomCrops(Dataset[Tensor]):
-    """Crops of a list of photographs; crop i depends on ``seed`` and i alone, so that a resumed run sees what it would have.
+class CropPlan:
+    """What is drawn for each crop of a run: crop i depends on ``seed`` and i alone, so that a resumed run sees what it would have.
 
-    A crop is flipped left to right half the time. Crops of JPEG files are reduced by a random factor first, which removes the
+    A set is drawn by its weight, and within it every image once in each pass over the set, in an order that the pass decides. A
+    crop is flipped left to right half the time. Crops of JPEG files are reduced by a random factor first, which removes the
     blocks and ringing of their coding (Balle et al. 2018, section 5).
 
     Args:
-        paths: Image files, decoded once and kept in memory when ``in_memory``. Those smaller than a crop are enlarged.
-        size: Side of a crop in pixels.
+        sets: Of images.
+        size: Side of a crop in pixels. Images that are smaller are enlarged.
         seed: Of the order of images and of every crop.
         min_scale: JPEG files are reduced by a factor in [min_scale, 1]; 1 turns it off.
-        in_memory: Keep the decoded pixels (3 bytes a pixel) instead of decoding a file for each crop.
+
+    Attributes:
+        images: Of all sets, one set after another.
+        firsts: Of each set, where its images begin.
 
     Raises:
-        ImageError: No file can be read.
+        ValueError: A set's weight is too small a share of all.
     """
 
-    def __init__(self, paths: Sequence[Path], size: int, seed: int, min_scale: float = 0.5, in_memory: bool = True) -> None:
-        self.paths = list(paths)
-        self.size = size
-        self.seed = seed
-        self.min_scale = min_scale
-        self._pixels: dict[Path, Tensor] = {}
-        self._order: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
-        if in_memory:
-            with ThreadPoolExecutor(8) as pool:
-                images = list(pool.map(_read_or_none, self.paths))
-            self._pixels = {path: image for path, image in zip(self.paths, images, strict=True) if image is not None}
-            self.paths = list(self._pixels)
-            if not self.paths:
-                raise ImageError("none of the training images can be read")
+    def __init__(self, sets: Sequence[ImageSet], size: int, seed: int, min_scale: float = 0.5) -> None:
+        self.images = [image for images in sets for image in images.images]
+        self.size, self.seed, self.min_scale = size, seed, min_scale
+        self._counts = np.array([len(images.images) for images in sets])
+        self.firsts: list[int] = (np.cumsum(self._counts) - self._counts).tolist()
+        weights = np.cumsum([images.weight for images in sets])
+        self._ends = np.round(weights / weights[-1] * BLOCK).astype(np.int64)
+        self._shares = np.diff(self._ends, prepend=0)
+        if self._shares.min() < 1:
+            raise ValueError(f"a weight in data.root is less than one in {BLOCK} of all: leave that folder out, or give it more")
+        self._block: tuple[int, Indexes, Indexes] | None = None
+        self._orders: dict[int, tuple[int, Indexes]] = {}
 
-    def __len__(self) -> int:
-        return len(self.paths)
+    def image_of(self, number: int) -> int:
+        """Which of :attr:`images` a crop is of."""
+        chosen, before = self._set_of(number)
+        pass_, position = divmod(before, int(self._counts[chosen]))
+        if chosen not in self._orders or self._orders[chosen][0] != pass_:
+            order = np.random.default_rng((self.seed, 0, pass_, chosen)).permutation(self._counts[chosen])
+            self._orders[chosen] = pass_, order
+        return self.firsts[chosen] + int(self._orders[chosen][1][position])
 
-    def __getitem__(self, number: int) -> Tensor:
-        """Crop ``number`` (any non-negative integer) as fp32 ``[3, size, size]`` in [0, 1]."""
+    def crop_of(self, number: int, image: int, height: int, width: int) -> Crop:
+        """Where crop ``number`` lies in ``image``, which has that many pixels."""
         rng = np.random.default_rng((self.seed, 1, number))
-        path = self.paths[self._image_of(number)]
-        image = self._pixels.get(path)
-        if image is None:
-            image = read_image(path)
-        height, width = image.shape[-2:]
-        least = max(self.min_scale if path.suffix.lower() in JPEG else 1.0, self.size / min(height, width))
+        least = max(self.min_scale if self.images[image].is_jpeg else 1.0, self.size / min(height, width))
         scale = rng.uniform(min(least, 1.0), 1.0) if least < 1 else least
         side = min(round(self.size / scale), height, width)
-        top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
-        crop = image[:, top : top + side, left : left + side]
-        if side != self.size:
-            picture = Image.fromarray(crop.permute(1, 2, 0).numpy())
-            resized = picture.resize((self.size, self.size), Image.Resampling.BICUBIC, reducing_gap=None)
-            crop = torch.from_numpy(np.array(resized)).permute(2, 0, 1)
-        if rng.random() < 0.5:
-            crop = crop.flip(-1)
-        return to_float(crop)
+        top, left = (int(rng.integers(length - side + 1)) for length in (height, width))
+        return Crop(top, left, side, flipped=bool(rng.random() < 0.5))
 
-    def _image_of(self, number: int) -> int:
-        """Every image once in each pass over the set, in an order that the pass decides."""
-        pass_, position = divmod(number, len(self.paths))
-        if self._order is None or self._order[0] != pass_:
-            self._order = pass_, np.random.default_rng((self.seed, 0, pass_)).permutation(len(self.paths))
-        return int(self._order[1][position])
+    def stand_ins(self, image: int) -> Iterator[int]:
+        """The image itself, then those of its set whose crops its own become where it cannot be read."""
+        chosen = int(np.searchsorted(self.firsts, image, side="right")) - 1
+        first, count = self.firsts[chosen], int(self._counts[chosen])
+        return (first + (image - first + i) % count for i in range(count))
+
+    def _set_of(self, number: int) -> tuple[int, int]:
+        """The set that a crop is of, and how many crops of that set come before it."""
+        if len(self._counts) == 1:
+            return 0, number
+        block, position = divmod(number, BLOCK)
+        if self._block is None or self._block[0] != block:
+            drawn = np.random.default_rng((self.seed, 2, block)).permutation(BLOCK)
+            sets = np.searchsorted(self._ends, drawn, side="right")
+            by_set = np.argsort(sets, kind="stable")
+            before = np.empty_like(by_set)
+            before[by_set] = np.arange(BLOCK) - (self._ends - self._shares)[sets[by_set]]
+            self._block = block, sets, before + block * self._shares[sets]
+        return int(self._block[1][position]), int(self._block[2][position])
+
+
+class RandomCrops(Dataset[Tensor]):
+    """The crops of a plan, each from a file that is decoded for it.
+
+    An image that cannot be read is reported once, and another of its set stands in for it.
+
+    Args:
+        plan: What is drawn.
+
+    Raises:
+        ImageError: No image of a set can be read.
+    """
+
+    def __init__(self, plan: CropPlan) -> None:
+        self.plan = plan
+        self._unreadable: set[int] = set()
+        for first in plan.firsts:
+            self._read(first)
+
+    def __len__(self) -> int:
+        return len(self.plan.images)
+
+    def __getitem__(self, number: int) -> Tensor:
+        """Crop ``number`` (any non-negative integer), uint8 ``[3, size, size]``."""
+        image, pixels = self._read(self.plan.image_of(number))
+        height, width = pixels.shape[-2:]
+        return cut(pixels, self.plan.crop_of(number, image, height, width), self.plan.size)
+
+    def _read(self, image: int) -> tuple[int, Tensor]:
+        for candidate in self.plan.stand_ins(image):
+            if candidate not in self._unreadable:
+                try:
+                    return candidate, self.plan.images[candidate].read()
+                except ImageError as error:
+                    warnings.warn(f"{error}; another image stands in for it", stacklevel=2)
+                    self._unreadable.add(candidate)
+        raise nothing_readable(self.plan, image)
 
 
 class ContiguousSampler(Sampler[int]):
-    """Numbers the crops of a run one after another over all epochs, from any point on.
+    """Numbers the crops of a run one after another over all epochs, going on where the run stands.
 
     Args:
         epoch_length: Samples an epoch, of all ranks.
-        start: Samples that the run has already used.
+        used: Says how many samples the run has used, of all ranks; asked whenever an epoch begins or is resumed.
         rank: Which share of the samples.
         world: Number of shares.
     """
 
-    def __init__(self, epoch_length: int, start: int = 0, rank: int = 0, world: int = 1) -> None:
-        self.epoch_length, self.rank, self.world = epoch_length, rank, world
-        self._epoch, self._offset = divmod(start, epoch_length)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer at the start of an epoch; a later epoch than the first starts at its own beginning."""
-        if epoch != self._epoch:
-            self._epoch, self._offset = epoch, 0
+    def __init__(self, epoch_length: int, used: Callable[[], int], rank: int = 0, world: int = 1) -> None:
+        self.epoch_length, self.used, self.rank, self.world = epoch_length, used, rank, world
 
     def __len__(self) -> int:
         return self.epoch_length // self.world
 
     def __iter__(self) -> Iterator[int]:
-        first = self._epoch * self.epoch_length
-        return iter(range(first + self._offset + self.rank, first + self.epoch_length, self.world))
+        # A whole epoch, also where one is resumed in its midst: the Trainer counts its steps and stops by itself.
+        first = self.used()
+        return iter(range(first + self.rank, first + self.epoch_length, self.world))
 
 
-def _read_or_none(path: Path) -> Tensor | None:
-    try:
-        return read_image(path)
-    except ImageError:
-        return None
+def nothing_readable(plan: CropPlan, image: int) -> ImageError:
+    """The error of a set of which no image, such as ``image``, can be read."""
+    return ImageError(f"none of the training images can be read, {plan.images[image].path} among them")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -49,14 +50,18 @@ def unique_names(paths: Iterable[Path]) -> list[str]:
     return list(names)
 
 
-def read_image(path: Path) -> Tensor:
+def read_image(path: Path, content: bytes | None = None) -> Tensor:
     """The picture as a person sees it: RGB, EXIF orientation applied, alpha dropped. uint8 ``[3, H, W]``.
+
+    Args:
+        path: The file.
+        content: Its bytes, where it is part of another file; ``path`` is then its name in errors.
 
     Raises:
         ImageError: The file is missing, damaged or no image.
     """
     try:
-        with Image.open(path) as file:
+        with Image.open(path if content is None else io.BytesIO(content)) as file:
             image = ImageOps.exif_transpose(file)
             if image.mode[0] in "IF":  # Pillow's convert would clip these at 255
                 values = np.asarray(image, dtype=np.float64)
@@ -68,16 +73,16 @@ def read_image(path: Path) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of the picture that :func:`read_image` returns, from the file's header alone.
+def image_size(path: Path, content: bytes | None = None) -> tuple[int, int]:
+    """Height and width of the picture that :func:`read_image` returns for the same arguments, from the file's header alone.
 
     Raises:
         ImageError: The file is missing, damaged or no image.
     """
     try:
-        with Image.open(path) as file:
+        with Image.open(path if content is None else io.BytesIO(content)) as file:
             if file.format == "TIFF":  # Pillow turns its size by itself, in some versions
-                height, width = read_image(path).shape[-2:]
+                height, width = read_image(path, content).shape[-2:]
                 return height, width
             width, height = file.size
             turned = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientations that swap the sides

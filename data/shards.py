@@ -1,0 +1,120 @@
+"""Packs a folder of images into WebDataset shards: ``python -m data.shards DIR -o OUT``.
+
+A shard is a plain tar file of at most ``--images_per_shard`` images, ``OUT/shard-000000.tar`` and so on. Its members are the files
+of ``DIR`` byte for byte, in the order of their paths, named ``000000000.jpg`` and so on by their number in all shards. The same
+folder gives the same shards to the byte. ``OUT`` appears when all of them are written; until then they are in ``OUT.partial``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from data.image_sets import SHARD
+from data.images import ImageError, find_images, read_image
+
+CHUNK = 256
+"""Images that are decoded ahead of the writing."""
+
+
+def write_shards(paths: Sequence[Path], output: Path, images_per_shard: int) -> int:
+    """Writes the images that can be read, and prints a line for each shard and for each image that cannot.
+
+    Args:
+        paths: Image files.
+        output: A folder that is empty or not there.
+        images_per_shard: At most.
+
+    Returns:
+        How many images were left out.
+
+    Raises:
+        ValueError: ``output`` is not empty, is being written, or ``images_per_shard`` is below 1.
+        ImageError: No image can be read; nothing is left behind.
+    """
+    if images_per_shard < 1:
+        raise ValueError(f"--images_per_shard must be at least 1, not {images_per_shard}")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output} is not an empty folder: give another, or empty it")
+    partial = output.with_name(f"{output.name}.partial")
+    if partial.exists():
+        raise ValueError(f"{partial} is of a run that still goes on or was killed: remove it if none goes on")
+    partial.mkdir(parents=True)
+    try:
+        written = _write(paths, partial, images_per_shard)
+        if not written:
+            raise ImageError("none of the images can be read")
+        partial.replace(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return len(paths) - written
+
+
+def _write(paths: Sequence[Path], folder: Path, images_per_shard: int) -> int:
+    """Writes the shards into a folder; how many images are in them."""
+    written = 0
+    shard: tarfile.TarFile | None = None
+    for looked_at, path in _readable(paths):
+        if written % images_per_shard == 0:
+            if shard is not None:
+                shard.close()
+                print(f"{Path(str(shard.name)).name}: {looked_at - 1} of {len(paths)} images", flush=True)
+            name = folder / f"shard-{written // images_per_shard:06d}{SHARD}"
+            shard = tarfile.open(name, "w:", format=tarfile.USTAR_FORMAT)  # noqa: SIM115  (closed when it is full)
+        assert shard is not None
+        member = tarfile.TarInfo(f"{written:09d}{path.suffix.lower()}")
+        member.size = path.stat().st_size
+        with path.open("rb") as file:
+            shard.addfile(member, file)
+        written += 1
+    if shard is not None:
+        shard.close()
+        print(f"{Path(str(shard.name)).name}: {len(paths)} of {len(paths)} images", flush=True)
+    return written
+
+
+def _readable(paths: Sequence[Path]) -> Iterator[tuple[int, Path]]:
+    """The images that can be decoded, each behind the number of images looked at; a line for each that cannot."""
+    with ThreadPoolExecutor(8) as pool:
+        for first in range(0, len(paths), CHUNK):
+            chunk = paths[first : first + CHUNK]
+            for i, error in enumerate(pool.map(_error, chunk)):
+                if error:
+                    print(f"left out: {error}", file=sys.stderr)
+                else:
+                    yield first + i + 1, chunk[i]
+
+
+def _error(path: Path) -> str:
+    """Why an image cannot be read; empty where it can."""
+    try:
+        read_image(path)
+    except ImageError as error:
+        return " ".join(str(error).split())
+    return ""
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command (``args``: of it, by default the process's); 1 where images were left out."""
+    import lightning_modules.startup  # noqa: F401
+    from lightning_modules.cli import errors_in_one_line
+
+    parser = argparse.ArgumentParser(prog="python -m data.shards", description=__doc__)
+    parser.add_argument("input", type=Path, metavar="DIR", help="folder of images, searched at any depth")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder of the shards; empty or not there")
+    parser.add_argument("--images_per_shard", type=int, default=1000, help="default: 1000")
+    options = parser.parse_args(args)
+    with errors_in_one_line():
+        left_out = write_shards(find_images(options.input), options.output, options.images_per_shard)
+    if left_out:
+        print(f"{left_out} images left out, see above", file=sys.stderr)
+    return 1 if left_out else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
