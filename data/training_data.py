@@ -37,7 +37,8 @@ class TrainingDataModule(pl.LightningDataModule):
     """Random crops of photographs for training, whole photographs for validation and test.
 
     Training images are folders, searched at any depth, or WebDataset shards: uncompressed ``.tar`` files, or folders of them
-    (``python -m data.shards`` makes some). Whole images are shared out over ranks, each to exactly one; a rank may have none.
+    (``python -m data.shards`` makes some). Whole images are shared out over ranks, each to exactly one; a rank without one
+    gets an empty batch.
 
     Args:
         root: Training images: a folder or shard; several, ``[DIR, DIR]``, of which every image counts the same; or several with
@@ -89,8 +90,6 @@ class TrainingDataModule(pl.LightningDataModule):
         self.min_scale, self.workers, self.in_memory, self.seed = min_scale, workers, in_memory, seed
         self.test_paths: list[Path] = []
         self.test_names: list[str] = []
-        # Lightning otherwise refuses a rank without a validation image.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def setup(self, stage: str) -> None:
         """Reads or lists the training images (``fit``), lists those of validation or test."""
@@ -139,7 +138,11 @@ class TrainingDataModule(pl.LightningDataModule):
 
     def _whole(self, paths: Sequence[Path]) -> DataLoader[tuple[Tensor, Tensor]]:
         rank, world = self._share
-        return DataLoader(WholeImages(paths[rank::world]), batch_size=1)
+        if rank < len(paths):
+            return DataLoader(WholeImages(paths[rank::world]), batch_size=1)
+        # Lightning skips the evaluation of a rank without a batch, and the others would wait for it in vain.
+        nothing = torch.zeros(0, 3, 64, 64), torch.tensor([[64, 64]])
+        return DataLoader([nothing], batch_size=None)  # type: ignore[arg-type]
 
     @property
     def _share(self) -> tuple[int, int]:
