@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from data.images import to_uint8
 from lightning_modules.bitstream import decode_image, encode_image
 from lightning_modules.codecs import Quantised
 from lightning_modules.codecs.checkpoint import LoadedCodec
 from lightning_modules.metrics import ms_ssim, psnr_db
 from lightning_modules.rate_distortion import lagrangian
 from lightning_modules.refiner import RefinementResult, Select
+from lightning_modules.rounding import hard_round
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,26 @@ def code_image(loaded: LoadedCodec, quantised: Quantised, original: Tensor, lmbd
         ms_ssim=ms_ssim(original, image),
         rd_loss=float(lagrangian(mse, mse.new_tensor(bpp), lmbda)),
     )
+
+
+def code_photograph(loaded: LoadedCodec, x: Tensor, height: int, width: int, lmbda: float) -> tuple[CodedImage, float]:
+    """Encodes ONE image as its encoder has it, not refined; beside it the bits a pixel by the densities.
+
+    Args:
+        loaded: The codec, with its tables.
+        x: The padded image, ``[1, 3, H', W']`` in [0, 1].
+        height: H, before padding.
+        width: W, before padding.
+        lmbda: Of the R-D loss.
+
+    Raises:
+        BitstreamError: The image is too large for the format.
+    """
+    with torch.no_grad():
+        quantised = loaded.codec.quantise(loaded.codec.analyse(x), hard_round)
+        bpp_estimated = float(loaded.codec.bits(quantised).total) / (height * width)
+    original = to_uint8(x[0, :, :height, :width]).cpu()
+    return code_image(loaded, quantised, original, lmbda), bpp_estimated
 
 
 def code_result(

@@ -6,12 +6,15 @@ The same classes serve validation, test and refinement, so that a number means t
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_msssim import ms_ssim as _ms_ssim
 from torch import Tensor
 from torchmetrics import Metric
+
+Distortion = Literal["mse", "ms_ssim"]
+"""What a codec is trained on."""
 
 MS_SSIM_MIN_SIDE = 161
 """MS-SSIM halves the image four times under an 11 x 11 window: it is not defined where a side is shorter."""
@@ -29,6 +32,22 @@ def ms_ssim(image: Tensor, reconstruction: Tensor) -> float | None:
         return None
     pair = (image[None].float(), reconstruction[None].float())
     return float(_ms_ssim(*pair, data_range=255.0, size_average=True))
+
+
+def rd_loss(bpp: float, psnr_db: float | None, ms_ssim: float | None, lmbda: float, distortion: Distortion) -> float | None:
+    """The Lagrangian of measured numbers: ``lmbda * 255^2 * MSE + bpp``, or ``lmbda * (1 - MS-SSIM) + bpp``.
+
+    Args:
+        bpp: Bits a pixel.
+        psnr_db: In dB; ``None`` or infinite for a perfect image.
+        ms_ssim: In [0, 1]; ``None`` where it is not defined, and then there is no loss in it.
+        lmbda: Weight of the distortion.
+        distortion: Which of the two.
+    """
+    if distortion == "ms_ssim":
+        return None if ms_ssim is None else lmbda * (1 - ms_ssim) + bpp
+    mse = 0.0 if psnr_db is None else 10 ** (-psnr_db / 10)
+    return lmbda * 255**2 * mse + bpp
 
 
 class ImageMean(Metric):

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_modules.codecs import Codec
-from lightning_modules.codecs.checkpoint import codec_spec, load_weights, without_tables
+from lightning_modules.codecs.checkpoint import CheckpointError, codec_spec, coding_copy, load_weights, without_tables
+from lightning_modules.coding import code_photograph
+from lightning_modules.metrics import Distortion
 from lightning_modules.rate_distortion import RateDistortion, rate_distortion
 from lightning_modules.rounding import Noise, Rounding, UniformNoise, hard_round
 
@@ -61,6 +63,10 @@ class TrainingModule(pl.LightningModule):
         self.save_hyperparameters(ignore=["codec"])
         self.codec = codec.to(memory_format=torch.channels_last)
         self.lmbda = lmbda
+        self.distortion: Distortion = "mse"
+        # Constants and empty tables. DDP would broadcast them at each forward pass, in validation too, where a rank that has
+        # fewer images than another would leave that one waiting.
+        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
         self.learning_rate, self.auxiliary_learning_rate = learning_rate, auxiliary_learning_rate
         self.warmup_steps, self.final_learning_rate = warmup_steps, final_learning_rate
         self.clip_norm, self.seed = clip_norm, seed
@@ -95,6 +101,8 @@ class TrainingModule(pl.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Evaluation:
         """Codes whole images with hard rounding; what it returns is for the callbacks, cropped to the true image."""
         x, (size,) = batch
+        if len(x) == 0:  # a rank without an image
+            return {"x": x, "x_hat": x, "bits": x.new_empty(0), "rd_loss": x.new_empty(0)}
         height, width = size.tolist()
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.compiler.set_stance("force_eager"):  # every size would be compiled anew
@@ -103,8 +111,21 @@ class TrainingModule(pl.LightningModule):
         bits = self.codec.bits(quantised)
         x = x[..., :height, :width]
         result = rate_distortion(x, x_hat, bits, self.lmbda, height * width)
-        self.log("valid/rd_loss", result.loss.mean(), on_epoch=True, batch_size=len(x), sync_dist=True)
-        return {"x": x, "x_hat": x_hat, "bits": bits.total}
+        return {"x": x, "x_hat": x_hat, "bits": bits.total, "rd_loss": result.loss}
+
+    def on_test_start(self) -> None:
+        """Prepares a copy of the codec for coding."""
+        self.coder = coding_copy(self.codec, self.lmbda)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Evaluation | None:
+        """Codes a whole image into a file and decodes it, in fp32; ``None`` for the empty batch of a rank without an image."""
+        x, (size,) = batch
+        if len(x) == 0:
+            return None
+        height, width = size.tolist()
+        with torch.autocast(self.device.type, enabled=False):
+            coded, bpp_estimated = code_photograph(self.coder, x.float(), height, width, self.lmbda)
+        return {"coded": coded, "bpp_estimated": bpp_estimated}
 
     def configure_optimizers(self) -> Any:
         """Adam on (codec, quantiles) with linear warm-up and a cosine for the first group, by step."""
@@ -131,7 +152,16 @@ class TrainingModule(pl.LightningModule):
         checkpoint["codec"] = codec_spec(self.codec)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Drops coding tables: a model in training has none."""
+        """Drops coding tables: a model in training has none.
+
+        Raises:
+            CheckpointError: The checkpoint is of another codec than the configuration's.
+        """
+        spec = codec_spec(self.codec)
+        if checkpoint.get("codec", spec) != spec:
+            raise CheckpointError(
+                f"the checkpoint is of {checkpoint['codec']}, the configuration of {spec}: use the config.yaml of its run"
+            )
         checkpoint["state_dict"] = without_tables(checkpoint["state_dict"])
 
     def _rate(self, step: int, total: int) -> float:
