@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data.crops import ContiguousSampler, RandomCrops
-from data.images import find_images, pad, read_image, to_float
+from data.images import find_images, pad, read_image, to_float, unique_names
 
 
 class WholeImages(Dataset[tuple[Tensor, Tensor]]):
     """Whole photographs: ``(x, size)`` with x fp32 in [0, 1], padded to multiples of ``stride``, and size ``(H, W)`` before it."""
 
-    def __init__(self, root: Path, stride: int = 64) -> None:
-        self.paths = find_images(root)
+    def __init__(self, paths: list[Path], stride: int = 64) -> None:
+        self.paths = paths
         self.stride = stride
 
     def __len__(self) -> int:
@@ -41,6 +41,7 @@ class TrainingDataModule(pl.LightningDataModule):
         workers: Processes that crop; 0 crops in the main one.
         in_memory: Decode every photograph once and keep its pixels.
         seed: Of the crops.
+        test: Folder of test images; by default those of ``valid``.
 
     Raises:
         ValueError: ``crop_size`` is not a multiple of 64.
@@ -58,11 +59,13 @@ class TrainingDataModule(pl.LightningDataModule):
         workers: int = 2,
         in_memory: bool = True,
         seed: int = 0,
+        test: Path | None = None,
     ) -> None:
         super().__init__()
         if crop_size < 64 or crop_size % 64:
             raise ValueError(f"data.crop_size must be a multiple of 64, not {crop_size}")
         self.root, self.valid = Path(root), valid and Path(valid)
+        self.test = (test and Path(test)) or self.valid
         self.crop_size, self.batch_size, self.steps_per_epoch = crop_size, batch_size, steps_per_epoch
         self.min_scale, self.workers, self.in_memory, self.seed = min_scale, workers, in_memory, seed
 
@@ -71,7 +74,9 @@ class TrainingDataModule(pl.LightningDataModule):
         if stage == "fit":
             paths = find_images(self.root)
             self.crops = RandomCrops(paths, self.crop_size, self.seed, self.min_scale, self.in_memory)
-        self.whole = WholeImages(self.valid) if self.valid else None
+        self.valid_paths = find_images(self.valid) if self.valid else []
+        self.test_paths = find_images(self.test) if self.test and stage == "test" else []
+        self.test_names = unique_names(self.test_paths)
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Batches ``[B, 3, crop_size, crop_size]``, going on where the run is."""
@@ -90,4 +95,17 @@ class TrainingDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]] | list[DataLoader[tuple[Tensor, Tensor]]]:
         """Whole images, one a batch."""
-        return DataLoader(self.whole, batch_size=1) if self.whole else []
+        return self._whole(self.valid_paths) if self.valid_paths else []
+
+    def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Whole images, one a batch."""
+        return self._whole(self.test_paths)
+
+    def _whole(self, paths: list[Path]) -> DataLoader[tuple[Tensor, Tensor]]:
+        """This rank's share of the images; a rank without one gets an empty batch, so that it meets the others."""
+        if self.trainer:
+            paths = paths[self.trainer.global_rank :: self.trainer.world_size]
+        if not paths:
+            nothing = torch.zeros(0, 3, 64, 64), torch.tensor([[64, 64]])
+            return DataLoader([nothing], batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(WholeImages(paths), batch_size=1)
