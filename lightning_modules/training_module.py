@@ -64,9 +64,6 @@ class TrainingModule(pl.LightningModule):
         self.codec = codec.to(memory_format=torch.channels_last)
         self.lmbda = lmbda
         self.distortion: Distortion = "mse"
-        # Constants and empty tables. DDP would broadcast them at each forward pass, in validation too, where a rank that has
-        # fewer images than another would leave that one waiting.
-        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
         self.learning_rate, self.auxiliary_learning_rate = learning_rate, auxiliary_learning_rate
         self.warmup_steps, self.final_learning_rate = warmup_steps, final_learning_rate
         self.clip_norm, self.seed = clip_norm, seed
