@@ -16,6 +16,7 @@ from lightning_modules.cli import errors_in_one_line
 from lightning_modules.codecs.checkpoint import EMBEDDED, export_compressai, export_safetensors, load_codec
 from lightning_modules.coding import code_result
 from lightning_modules.presets import default_settings
+from lightning_modules.rate_distortion import Objective
 from lightning_modules.refiner import refine
 from lightning_modules.results import format_psnr, write_atomically
 
@@ -31,9 +32,10 @@ def encode(args: argparse.Namespace) -> None:
     if lmbda is None:
         raise ValueError(f"{args.checkpoint} does not say the lambda it was trained with: give --lmbda")
     x = pad(to_float(image), loaded.codec.stride)[None]
+    objective = Objective(lmbda, loaded.distortion)
     settings = default_settings(args.steps)
-    result = refine(loaded.codec, x, [(height, width)], lmbda, settings, [args.seed])
-    _, coded, _ = code_result(loaded, result, 0, image, lmbda, settings.select)
+    result = refine(loaded.codec, x, [(height, width)], objective, settings, [args.seed])
+    _, coded, _ = code_result(loaded, result, 0, image, objective, settings.select)
     write_atomically(args.output, coded.file)
     psnr = format_psnr(coded.psnr_db)
     print(f"{args.output}: {len(coded.file)} bytes, {coded.bpp:.4f} bpp, {psnr}, {result.seconds:.1f} s")
@@ -58,7 +60,7 @@ def info(args: argparse.Namespace) -> None:
     known = stream.model_hash == load_codec(args.checkpoint).model_hash
     print(f"size:    {stream.width} x {stream.height}")
     print(f"bytes:   {len(data)} ({8 * len(data) / (stream.width * stream.height):.4f} bpp)")
-    print(f"payload: {' + '.join(str(len(string)) for string in stream.strings)} bytes (y, z)")
+    print(f"payload: {' + '.join(str(len(string)) for string in stream.strings)} bytes ({', '.join('yz'[: len(stream.strings)])})")
     print(f"model:   {stream.model_hash.hex()} ({'this checkpoint' if known else 'NOT this checkpoint'})")
 
 
@@ -68,7 +70,8 @@ def export(args: argparse.Namespace) -> None:
     loaded = load_codec(args.input)
     if args.output.suffix == ".safetensors":
         lmbda = args.lmbda or loaded.lmbda
-        export_safetensors(loaded.codec, args.output, {} if lmbda is None else {"lmbda": str(lmbda)})
+        known = {} if lmbda is None else {"lmbda": str(lmbda)}
+        export_safetensors(loaded.codec, args.output, {"distortion": loaded.distortion, **known})
     else:
         export_compressai(loaded.codec, args.output)
     print(f"{args.output}: {args.output.stat().st_size} bytes, model {load_codec(args.output).model_hash.hex()}")

@@ -26,6 +26,7 @@ from benchmarks.timing import timed
 from data.images import pad
 from lightning_modules.codecs import ScaleHyperpriorCodec
 from lightning_modules.presets import default_settings
+from lightning_modules.rate_distortion import Objective
 from lightning_modules.refiner import refine
 from lightning_modules.startup import keep_freed_memory
 
@@ -88,7 +89,7 @@ def measure(height: int, width: int, blocks: int, steps: int) -> dict[str, Any]:
     rival_steps = max(2, steps // 5)
 
     def ours_block() -> None:
-        refine(ours.requires_grad_(False), x, [(height, width)], LMBDA, settings, [0])
+        refine(ours.requires_grad_(False), x, [(height, width)], Objective(LMBDA), settings, [0])
 
     def rival_block() -> None:
         for _ in range(rival_steps):

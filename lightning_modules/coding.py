@@ -13,7 +13,7 @@ from lightning_modules.bitstream import decode_image, encode_image
 from lightning_modules.codecs import Quantised
 from lightning_modules.codecs.checkpoint import LoadedCodec
 from lightning_modules.metrics import ms_ssim, psnr_db
-from lightning_modules.rate_distortion import lagrangian
+from lightning_modules.rate_distortion import Objective
 from lightning_modules.refiner import RefinementResult, Select
 from lightning_modules.rounding import hard_round
 
@@ -28,7 +28,7 @@ class CodedImage:
         bpp: Bits of the whole file, header included, over the true pixels.
         psnr_db: Of the 8-bit image; ``None`` where it is perfect.
         ms_ssim: Of the 8-bit image; ``None`` where a side is too short for it.
-        rd_loss: ``lmbda * 255^2 * MSE + bpp``.
+        rd_loss: See :class:`lightning_modules.rate_distortion.Objective`.
     """
 
     file: bytes
@@ -39,35 +39,38 @@ class CodedImage:
     rd_loss: float
 
 
-def code_image(loaded: LoadedCodec, quantised: Quantised, original: Tensor, lmbda: float) -> CodedImage:
+def code_image(loaded: LoadedCodec, quantised: Quantised, original: Tensor, objective: Objective) -> CodedImage:
     """Encodes ONE image's hard-rounded latents, decodes the file and measures it.
 
     Args:
         loaded: The codec, with its tables.
         quantised: Batch of 1.
         original: The image before padding, uint8 ``[3, H, W]``.
-        lmbda: Of the R-D loss.
+        objective: Of the R-D loss.
 
     Raises:
         BitstreamError: The image is too large for the format.
+        ValueError: The objective is MS-SSIM and the image is too small for it.
     """
     height, width = original.shape[-2:]
     file = encode_image(loaded, quantised, height, width)
     image = decode_image(loaded, file)
     bpp = 8 * len(file) / (height * width)
     mse = (original.double() - image.double()).square().mean() / 255**2
-    psnr = psnr_db(original, image)
+    psnr, similarity = psnr_db(original, image), ms_ssim(original, image)
+    if similarity is None and objective.distortion == "ms_ssim":
+        raise ValueError(f"MS-SSIM is not defined for an image of {width} x {height} pixels")
     return CodedImage(
         file=file,
         image=image,
         bpp=bpp,
         psnr_db=psnr if math.isfinite(psnr) else None,
-        ms_ssim=ms_ssim(original, image),
-        rd_loss=float(lagrangian(mse, mse.new_tensor(bpp), lmbda)),
+        ms_ssim=similarity,
+        rd_loss=float(objective.loss(mse.new_tensor(bpp), mse, None if similarity is None else mse.new_tensor(similarity))),
     )
 
 
-def code_photograph(loaded: LoadedCodec, x: Tensor, height: int, width: int, lmbda: float) -> tuple[CodedImage, float]:
+def code_photograph(loaded: LoadedCodec, x: Tensor, height: int, width: int, objective: Objective) -> tuple[CodedImage, float]:
     """Encodes ONE image as its encoder has it, not refined; beside it the bits a pixel by the densities.
 
     Args:
@@ -75,27 +78,27 @@ def code_photograph(loaded: LoadedCodec, x: Tensor, height: int, width: int, lmb
         x: The padded image, ``[1, 3, H', W']`` in [0, 1].
         height: H, before padding.
         width: W, before padding.
-        lmbda: Of the R-D loss.
+        objective: Of the R-D loss.
 
     Raises:
-        BitstreamError: The image is too large for the format.
+        BitstreamError, ValueError: As :func:`code_image`.
     """
     with torch.no_grad():
         quantised = loaded.codec.quantise(loaded.codec.analyse(x), hard_round)
         bpp_estimated = float(loaded.codec.bits(quantised).total) / (height * width)
     original = to_uint8(x[0, :, :height, :width]).cpu()
-    return code_image(loaded, quantised, original, lmbda), bpp_estimated
+    return code_image(loaded, quantised, original, objective), bpp_estimated
 
 
 def code_result(
-    loaded: LoadedCodec, result: RefinementResult, i: int, original: Tensor, lmbda: float, select: Select
+    loaded: LoadedCodec, result: RefinementResult, i: int, original: Tensor, objective: Objective, select: Select
 ) -> tuple[CodedImage, CodedImage, int]:
     """The base's and the refined file of image ``i`` of a refinement, and the steps after which the latter's latents were reached.
 
     With ``select`` ``best``, the refined file is the base's where that is better after all: coded bits differ a little from
     estimated ones.
     """
-    base, refined = (code_image(loaded, _row(latents, i), original, lmbda) for latents in (result.base, result.refined))
+    base, refined = (code_image(loaded, _row(latents, i), original, objective) for latents in (result.base, result.refined))
     if select == "best" and refined.rd_loss > base.rd_loss:
         return base, base, 0
     return base, refined, int(result.best_step[i])

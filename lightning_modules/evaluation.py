@@ -14,8 +14,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from lightning_modules.metrics import Distortion, rd_loss
+from lightning_modules.metrics import rd_loss
 from lightning_modules.published import PublishedPoint
+from lightning_modules.rate_distortion import Objective
 from lightning_modules.results import NOT_AVAILABLE, write_atomically
 
 
@@ -48,14 +49,12 @@ class Evaluation:
 
     Attributes:
         results: One an image.
-        lmbda: Of the R-D loss.
-        distortion: Of the R-D loss.
+        objective: Of the R-D loss.
         published: The point to compare with, if there is one.
     """
 
     results: Sequence[FileResult]
-    lmbda: float
-    distortion: Distortion
+    objective: Objective
     published: PublishedPoint | None
 
     def means(self) -> dict[str, float | None]:
@@ -70,7 +69,7 @@ class Evaluation:
         """The Lagrangian of the mean bpp and the mean PSNR (or MS-SSIM): what a published point can be compared with."""
         means = self.means()
         assert means["bpp"] is not None
-        return rd_loss(means["bpp"], means["psnr_db"], means["ms_ssim"], self.lmbda, self.distortion)
+        return rd_loss(self.objective, means["bpp"], means["psnr_db"], means["ms_ssim"])
 
     def gap_percent(self) -> float | None:
         """By how much :meth:`rd_loss_of_means` lies above that of the published point."""
@@ -83,8 +82,8 @@ class Evaluation:
         return {
             "images": len(self.results),
             "without_ms_ssim": sum(result.ms_ssim is None for result in self.results),
-            "lmbda": self.lmbda,
-            "distortion": self.distortion,
+            "lmbda": self.objective.lmbda,
+            "distortion": self.objective.distortion,
             "means": self.means(),
             "rd_loss_of_means": self.rd_loss_of_means(),
             "published": published,

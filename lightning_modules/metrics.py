@@ -6,18 +6,14 @@ The same classes serve validation, test and refinement, so that a number means t
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pytorch_msssim import ms_ssim as _ms_ssim
 from torch import Tensor
 from torchmetrics import Metric
 
-Distortion = Literal["mse", "ms_ssim"]
-"""What a codec is trained on."""
-
-MS_SSIM_MIN_SIDE = 161
-"""MS-SSIM halves the image four times under an 11 x 11 window: it is not defined where a side is shorter."""
+from lightning_modules.rate_distortion import MS_SSIM_MIN_SIDE, Objective, TruePixels
+from lightning_modules.rate_distortion import ms_ssim as _ms_ssim
 
 
 def psnr_db(image: Tensor, reconstruction: Tensor) -> float:
@@ -30,24 +26,24 @@ def ms_ssim(image: Tensor, reconstruction: Tensor) -> float | None:
     """MS-SSIM of two uint8 images ``[3, H, W]``, in [0, 1]; ``None`` where a side is under 161 pixels."""
     if min(image.shape[-2:]) < MS_SSIM_MIN_SIDE:
         return None
-    pair = (image[None].float(), reconstruction[None].float())
-    return float(_ms_ssim(*pair, data_range=255.0, size_average=True))
+    x = image[None].float()
+    return float(_ms_ssim(x, reconstruction[None].float(), TruePixels.of(x), data_range=255.0))
 
 
-def rd_loss(bpp: float, psnr_db: float | None, ms_ssim: float | None, lmbda: float, distortion: Distortion) -> float | None:
-    """The Lagrangian of measured numbers: ``lmbda * 255^2 * MSE + bpp``, or ``lmbda * (1 - MS-SSIM) + bpp``.
+def rd_loss(objective: Objective, bpp: float, psnr_db: float | None, ms_ssim: float | None) -> float | None:
+    """The Lagrangian of measured numbers.
 
     Args:
+        objective: Which one.
         bpp: Bits a pixel.
         psnr_db: In dB; ``None`` or infinite for a perfect image.
-        ms_ssim: In [0, 1]; ``None`` where it is not defined, and then there is no loss in it.
-        lmbda: Weight of the distortion.
-        distortion: Which of the two.
+        ms_ssim: In [0, 1]; ``None`` where it is not defined, and then there is no Lagrangian of it.
     """
-    if distortion == "ms_ssim":
-        return None if ms_ssim is None else lmbda * (1 - ms_ssim) + bpp
+    if ms_ssim is None and objective.distortion == "ms_ssim":
+        return None
     mse = 0.0 if psnr_db is None else 10 ** (-psnr_db / 10)
-    return lmbda * 255**2 * mse + bpp
+    rate, squares = (torch.tensor(value, dtype=torch.float64) for value in (bpp, mse))
+    return objective.loss(rate, squares, None if ms_ssim is None else rate.new_tensor(ms_ssim)).item()
 
 
 class ImageMean(Metric):

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lightning_modules.codecs import Codec
-from lightning_modules.metrics import Distortion, rd_loss
+from lightning_modules.codecs import Codec, Distortion
+from lightning_modules.metrics import rd_loss
+from lightning_modules.rate_distortion import Objective
 
 ARCHITECTURES = {
     "FactorizedPrior": "bmshj2018-factorized",
@@ -119,7 +120,7 @@ class PublishedPoint:
         The MSE of a mean PSNR is below the mean of the MSEs, so that the mean over images of the R-D losses lies some percent above
         this number, even for the published model itself.
         """
-        loss = rd_loss(self.bpp, self.psnr_db, self.ms_ssim, self.lmbda, self.distortion)
+        loss = rd_loss(Objective(self.lmbda, self.distortion), self.bpp, self.psnr_db, self.ms_ssim)
         assert loss is not None
         return loss
 
@@ -131,11 +132,12 @@ POINTS = tuple(
 )
 
 
-def published_point(codec: Codec, lmbda: float, distortion: Distortion) -> PublishedPoint | None:
-    """The published point of a codec's architecture at a lambda; ``None`` where none was published."""
+def published_point(codec: Codec, objective: Objective) -> PublishedPoint | None:
+    """The published point of a codec's architecture trained for an objective; ``None`` where none was published."""
     # A subclass is another architecture: the name must be the class's own.
     architecture = ARCHITECTURES.get(type(codec.net).__name__)
     for point in POINTS:
-        if (point.architecture, point.distortion) == (architecture, distortion) and math.isclose(point.lmbda, lmbda, rel_tol=1e-6):
+        same = (point.architecture, point.distortion) == (architecture, objective.distortion)
+        if same and math.isclose(point.lmbda, objective.lmbda, rel_tol=1e-6):
             return point
     return None

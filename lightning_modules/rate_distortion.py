@@ -1,13 +1,67 @@
-"""The rate-distortion Lagrangian of a codec, written once for training and for refinement; per image, every result ``[B]``."""
+"""The rate-distortion Lagrangian of a codec, written once for training, refinement and files; per image, every result ``[B]``."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from pytorch_msssim import ms_ssim as _ms_ssim
 from torch import Tensor
 
-from lightning_modules.codecs.base import Bits
+from lightning_modules.codecs.base import Bits, Distortion
+
+MS_SSIM_MIN_SIDE = 161
+"""MS-SSIM halves the image four times under an 11 x 11 window: it is not defined where a side is shorter."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The Lagrangian that is minimised, in CompressAI's convention.
+
+    Attributes:
+        lmbda: Weight of the distortion, above 0.
+        distortion: ``mse``: the loss is ``lmbda * 255^2 * MSE + bpp`` (Balle et al. 2018); ``ms_ssim``: it is
+            ``lmbda * (1 - MS-SSIM) + bpp``, with lambdas some thousand times larger.
+    """
+
+    lmbda: float
+    distortion: Distortion = "mse"
+
+    def loss(self, bpp: Tensor, mse: Tensor, ms_ssim: Tensor | None) -> Tensor:
+        """The Lagrangian of a rate and of the distortion it counts, of pixel values in [0, 1]."""
+        if self.distortion == "mse":
+            return self.lmbda * 255**2 * mse + bpp
+        assert ms_ssim is not None
+        return self.lmbda * (1 - ms_ssim) + bpp
+
+
+@dataclass(frozen=True)
+class TruePixels:
+    """Which pixels of a padded batch belong to its images.
+
+    Attributes:
+        sizes: ``(height, width)`` of each image; its pixels are in the upper left corner.
+        count: Pixels of each image, ``[B]``, fp32.
+        mask: 1 where a pixel is an image's, ``[B, 1, H, W]``; ``None`` where nothing is padded.
+    """
+
+    sizes: Sequence[tuple[int, int]]
+    count: Tensor
+    mask: Tensor | None
+
+    @classmethod
+    def of(cls, x: Tensor, sizes: Sequence[tuple[int, int]] | None = None) -> TruePixels:
+        """Those of a batch ``x`` ``[B, 3, H, W]`` with images of these sizes (``None``: nothing is padded)."""
+        whole = (x.shape[-2], x.shape[-1])
+        sizes = [whole] * len(x) if sizes is None else sizes
+        count = torch.tensor([height * width for height, width in sizes], dtype=torch.float32, device=x.device)
+        if all(size == whole for size in sizes):
+            return cls(sizes, count, None)
+        mask = torch.zeros_like(x[:, :1])
+        for row, (height, width) in zip(mask, sizes, strict=True):
+            row[:, :height, :width] = 1
+        return cls(sizes, count, mask)
 
 
 @dataclass(frozen=True)
@@ -18,7 +72,7 @@ class RateDistortion:
         bpp_y: Bits of y a pixel of the true image.
         bpp_z: Bits of z a pixel of the true image.
         mse: Mean squared error of the true pixels, for values in [0, 1].
-        loss: ``lmbda * 255^2 * mse + bpp`` (Balle et al. 2018, in CompressAI's convention).
+        loss: See :meth:`Objective.loss`.
     """
 
     bpp_y: Tensor
@@ -37,6 +91,25 @@ class RateDistortion:
         return -10 * torch.log10(self.mse)
 
 
+def rate_distortion(x: Tensor, x_hat: Tensor, bits: Bits, objective: Objective, true: TruePixels) -> RateDistortion:
+    """Rate and distortion of a batch.
+
+    Args:
+        x: Images ``[B, 3, H, W]`` in [0, 1].
+        x_hat: Their reconstructions.
+        bits: Bits of each image.
+        objective: What is minimised.
+        true: The pixels that count.
+
+    Raises:
+        ValueError: The objective is MS-SSIM and an image is too small for it.
+    """
+    bpp_y, bpp_z = bits.y / true.count, bits.z / true.count
+    mse = mean_squared_error(x, x_hat, true.mask)
+    similarity = ms_ssim(x, x_hat, true) if objective.distortion == "ms_ssim" else None
+    return RateDistortion(bpp_y, bpp_z, mse, objective.loss(bpp_y + bpp_z, mse, similarity))
+
+
 def mean_squared_error(x: Tensor, x_hat: Tensor, mask: Tensor | None = None) -> Tensor:
     """MSE of each image ``[B, 3, H, W]``, over the pixels where ``mask`` ``[B, 1, H, W]`` is 1 (``None``: all): ``[B]``."""
     squares = (x_hat - x).square()
@@ -46,24 +119,22 @@ def mean_squared_error(x: Tensor, x_hat: Tensor, mask: Tensor | None = None) -> 
     return (squares * mask).sum((1, 2, 3)) / (mask.sum((1, 2, 3)) * x.shape[1])
 
 
-def lagrangian(mse: Tensor, bpp: Tensor, lmbda: float) -> Tensor:
-    """``lmbda * 255^2 * mse + bpp`` for pixel values in [0, 1]."""
-    return lmbda * 255**2 * mse + bpp
+def ms_ssim(x: Tensor, x_hat: Tensor, true: TruePixels, data_range: float = 1.0) -> Tensor:
+    """MS-SSIM of the true pixels of each image ``[B, 3, H, W]``, in [0, 1]: ``[B]`` (Wang et al. 2003).
 
-
-def rate_distortion(
-    x: Tensor, x_hat: Tensor, bits: Bits, lmbda: float, pixels: Tensor | int, mask: Tensor | None = None
-) -> RateDistortion:
-    """Rate and distortion of a batch.
-
-    Args:
-        x: Images ``[B, 3, H, W]`` in [0, 1].
-        x_hat: Their reconstructions.
-        bits: Bits of each image.
-        lmbda: Weight of the distortion.
-        pixels: True pixels of each image, ``[B]`` or one number for all.
-        mask: 1 where a pixel belongs to the true image, ``[B, 1, H, W]``; ``None``: everywhere.
+    Raises:
+        ValueError: A side is under 161 pixels.
     """
-    bpp_y, bpp_z = bits.y / pixels, bits.z / pixels
-    mse = mean_squared_error(x, x_hat, mask)
-    return RateDistortion(bpp_y, bpp_z, mse, lagrangian(mse, bpp_y + bpp_z, lmbda))
+    for height, width in true.sizes:
+        if min(height, width) < MS_SSIM_MIN_SIDE:
+            raise ValueError(f"MS-SSIM needs sides of at least {MS_SSIM_MIN_SIDE} pixels, here they are {width} x {height}")
+    with torch.autocast(x.device.type, enabled=False):
+        if true.mask is None:
+            return _ms_ssim(x_hat.float(), x.float(), data_range, size_average=False)
+        # Cut out: the window must see no padding.
+        pairs = zip(x_hat, x, true.sizes, strict=True)
+        rows = [
+            _ms_ssim(b[None, :, :h, :w].float(), a[None, :, :h, :w].float(), data_range, size_average=False)
+            for b, a, (h, w) in pairs
+        ]
+        return torch.cat(rows)

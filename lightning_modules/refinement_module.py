@@ -14,8 +14,10 @@ from torch import Tensor
 
 from data.refinement_data import ImageFile, RefinementBatch
 from lightning_modules.bitstream import check_size
+from lightning_modules.codecs import Distortion
 from lightning_modules.codecs.checkpoint import EMBEDDED, load_codec
 from lightning_modules.coding import CodedImage, code_result
+from lightning_modules.rate_distortion import Objective
 from lightning_modules.refiner import Listener, RefinementResult, RefinerSettings, Select, refine
 from lightning_modules.rounding import Rounding
 from lightning_modules.temperature import Constant, Schedule
@@ -62,6 +64,7 @@ class RefinementModule(pl.LightningModule):
         temperature: tau at each step.
         checkpoint: Of the codec: a file or ``zoo:ARCHITECTURE/METRIC/QUALITY``.
         lmbda: Weight of the distortion; by default the one of the checkpoint's training.
+        distortion: ``mse`` or ``ms_ssim``; by default the one of the checkpoint's training.
         steps: Adam steps; 0 writes the encoder's latents.
         learning_rate: Of y.
         learning_rate_z: Of z; by default that of y.
@@ -83,6 +86,7 @@ class RefinementModule(pl.LightningModule):
         temperature: Schedule,
         checkpoint: str = EMBEDDED,
         lmbda: float | None = None,
+        distortion: Distortion | None = None,
         steps: int = 500,
         learning_rate: float = 5e-3,
         learning_rate_z: float | None = None,
@@ -101,7 +105,10 @@ class RefinementModule(pl.LightningModule):
         if lmbda is None and self.loaded.lmbda is None:
             raise ValueError(f"{checkpoint} does not say the lambda it was trained with: give --model.lmbda")
         self.codec = self.loaded.codec
-        self.lmbda = float(lmbda if lmbda is not None else self.loaded.lmbda or 0)
+        distortion = distortion or self.loaded.distortion
+        if lmbda is None and distortion != self.loaded.distortion:
+            raise ValueError(f"lambdas for MSE and MS-SSIM do not compare: give --model.lmbda with --model.distortion {distortion}")
+        self.objective = Objective(float(lmbda if lmbda is not None else self.loaded.lmbda or 0), distortion)
         self.precision, self.seed = precision, seed
         self.method = method_name(rounding)
         self.settings = RefinerSettings(
@@ -137,7 +144,7 @@ class RefinementModule(pl.LightningModule):
             check_size(height, width)
         seeds = [zlib.crc32(f"{self.seed}/{file.name}".encode()) for file in batch.files]
         settings = replace(self.settings, dtype=step_dtype(self.precision, self.device))
-        result = refine(self.codec, batch.x.to(self.device), batch.sizes, self.lmbda, settings, seeds, self.listener)
+        result = refine(self.codec, batch.x.to(self.device), batch.sizes, self.objective, settings, seeds, self.listener)
         images = []
         for i, file in enumerate(batch.files):
             try:
@@ -148,7 +155,7 @@ class RefinementModule(pl.LightningModule):
 
     def _code(self, file: ImageFile, original: Tensor, result: RefinementResult, i: int) -> RefinedImage:
         """Files of image ``i`` of a batch."""
-        base, refined, best_step = code_result(self.loaded, result, i, original, self.lmbda, self.settings.select)
+        base, refined, best_step = code_result(self.loaded, result, i, original, self.objective, self.settings.select)
         return RefinedImage(
             name=file.name,
             source=file.sha256(),

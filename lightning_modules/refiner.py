@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.codecs.base import Codec, Latents, Quantised
-from lightning_modules.rate_distortion import RateDistortion, rate_distortion
+from lightning_modules.rate_distortion import Objective, RateDistortion, TruePixels, rate_distortion
 from lightning_modules.rounding import Noise, Rounding, hard_round
 from lightning_modules.temperature import Constant, Schedule
 
@@ -104,7 +104,7 @@ def refine(
     codec: Codec,
     x: Tensor,
     sizes: Sequence[tuple[int, int]],
-    lmbda: float,
+    objective: Objective,
     settings: RefinerSettings,
     seeds: Sequence[int],
     listener: Listener | None = None,
@@ -115,14 +115,17 @@ def refine(
         codec: With coding tables made. It is not changed.
         x: Padded images ``[B, 3, H, W]`` in [0, 1], fp32, on the codec's device.
         sizes: True ``(height, width)`` of each image: rate and distortion count those pixels alone.
-        lmbda: Weight of the distortion; need not be the lambda of the training.
+        objective: What is minimised; it need not be that of the training.
         settings: See :class:`RefinerSettings`.
         seeds: One an image, of its noise.
         listener: See :data:`Listener`.
+
+    Raises:
+        ValueError: The objective is MS-SSIM and an image is too small for it.
     """
     started = time.perf_counter()
     x = x.contiguous(memory_format=torch.channels_last)
-    pixels, mask = _true_pixels(x, sizes)
+    true = TruePixels.of(x, sizes)
     exact = codec.frozen(torch.float32)
     fast = exact if settings.dtype == torch.float32 else codec.frozen(settings.dtype)
     noise = Noise(seeds, x.device)
@@ -131,7 +134,7 @@ def refine(
         with torch.no_grad():
             quantised = exact.quantise(latents, hard_round)
             x_hat = exact.synthesise(quantised.y_hat).clamp_(0, 1).mul_(255).round_().div_(255)
-            return rate_distortion(x, x_hat, exact.bits(quantised), lmbda, pixels, mask)
+            return rate_distortion(x, x_hat, exact.bits(quantised), objective, true)
 
     with torch.no_grad():
         start = codec.analyse(x)
@@ -150,10 +153,10 @@ def refine(
             group["lr"] = group["base_lr"] * factor
         relaxed = fast.quantise(latents, lambda value, offset, tau=tau: settings.rounding(value, offset, tau, noise))  # type: ignore[misc]
         x_hat = fast.synthesise(relaxed.y_hat)
-        now = rate_distortion(x, x_hat, fast.bits(relaxed), lmbda, pixels, mask)
+        now = rate_distortion(x, x_hat, fast.bits(relaxed), objective, true)
         # Bits of the whole image rather than bits a pixel: Adam's epsilon then matters at no size.
         optimizer.zero_grad(set_to_none=True)
-        (now.loss * pixels).sum().backward()
+        (now.loss * true.count).sum().backward()
         optimizer.step()
         with torch.no_grad():
             curves[step] = torch.stack([now.loss, now.bpp_y, now.bpp_z, now.psnr_db, torch.full_like(now.loss, tau)])
@@ -180,17 +183,6 @@ def refine(
         evaluated_steps=evaluated_steps,
         seconds=time.perf_counter() - started,
     )
-
-
-def _true_pixels(x: Tensor, sizes: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor | None]:
-    """Number of true pixels of each image ``[B]``, and 1 where they are ``[B, 1, H, W]`` (``None`` where nothing is padded)."""
-    pixels = torch.tensor([height * width for height, width in sizes], dtype=torch.float32, device=x.device)
-    if all((height, width) == tuple(x.shape[-2:]) for height, width in sizes):
-        return pixels, None
-    mask = torch.zeros_like(x[:, :1])
-    for row, (height, width) in zip(mask, sizes, strict=True):
-        row[:, :height, :width] = 1
-    return pixels, mask
 
 
 def _optimizer(latents: Latents, settings: RefinerSettings) -> torch.optim.Adam:

@@ -30,6 +30,7 @@ class ImageResult:
     method: str
     steps: int
     lmbda: float
+    distortion: str
     bpp_base: float
     psnr_db_base: float | None
     ms_ssim_base: float | None

@@ -4,39 +4,55 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from lightning_modules.codecs import Codec
+from lightning_modules.codecs import Codec, Distortion
 from lightning_modules.codecs.checkpoint import CheckpointError, codec_spec, coding_copy, load_weights, without_tables
 from lightning_modules.coding import code_photograph
-from lightning_modules.metrics import Distortion
-from lightning_modules.rate_distortion import RateDistortion, rate_distortion
+from lightning_modules.rate_distortion import Objective, RateDistortion, TruePixels, rate_distortion
 from lightning_modules.rounding import Noise, Rounding, UniformNoise, hard_round
 
 Evaluation = dict[str, Any]
 
+CHECK_EVERY = 10
+"""Steps between two looks at the count of non-finite steps: a look waits for the device."""
+
+
+class TrainingDiverged(ValueError):
+    """Too many steps in a row had a gradient that is not finite."""
+
 
 class TrainingModule(pl.LightningModule):
-    """Minimises ``lmbda * 255^2 * MSE + bpp + auxiliary loss`` (Balle et al. 2018, section 3).
+    """Minimises ``lmbda * 255^2 * MSE + bpp`` or ``lmbda * (1 - MS-SSIM) + bpp`` (Balle et al. 2018, section 3).
 
     One Adam with two parameter groups: the codec, and the quantiles that the auxiliary loss alone trains. The gradients of the
     two losses do not meet, so this equals two optimisers with two backward passes.
 
+    A step whose gradient is not finite changes nothing and is counted (``train/skipped_steps``).
+
     Args:
         codec: The model to train.
         lmbda: Weight of the distortion; larger is better quality at more bits.
+        distortion: ``mse``, or ``ms_ssim`` (crops of 192 pixels or more; lambdas of another scale).
         learning_rate: Of the codec, at its highest.
         auxiliary_learning_rate: Of the quantiles, constant.
-        warmup_steps: Steps over which the learning rate rises from 0.
-        final_learning_rate: Reached at the last step, by a cosine.
+        schedule: ``cosine`` over ``--trainer.max_steps``, or ``plateau``: halved when the validation loss has not fallen for
+            ``plateau_patience`` validations, as CompressAI's models were trained.
+        warmup_steps: Steps over which the learning rate rises from 0, before the cosine.
+        final_learning_rate: Reached at the last step of the cosine; the plateau schedule stops there.
+        plateau_patience: Validations without improvement before the learning rate is halved.
         clip_norm: Largest norm of the codec's gradient; the quantiles' is left alone.
+        max_skipped_steps: So many non-finite steps in a row end the training.
         compile: Compile the transforms with inductor. It pays from some thousand steps on.
-        warm_start: Checkpoint whose weights training starts from, of any kind that ``refine.py`` reads.
+        warm_start: Checkpoint whose weights training starts from, of any kind that ``refine.py`` reads, and of any codec with
+            the same transforms.
         seed: Of the training noise.
 
     Raises:
@@ -44,15 +60,22 @@ class TrainingModule(pl.LightningModule):
         CheckpointError: The warm start cannot be used.
     """
 
+    skipped_steps: Tensor
+    skipped_in_a_row: Tensor
+
     def __init__(
         self,
         codec: Codec,
         lmbda: float = 0.013,
+        distortion: Distortion = "mse",
         learning_rate: float = 1e-4,
         auxiliary_learning_rate: float = 1e-3,
+        schedule: Literal["cosine", "plateau"] = "cosine",
         warmup_steps: int = 0,
         final_learning_rate: float = 1e-6,
+        plateau_patience: int = 20,
         clip_norm: float = 1.0,
+        max_skipped_steps: int = 100,
         compile: bool = False,
         warm_start: str | None = None,
         seed: int = 0,
@@ -62,14 +85,19 @@ class TrainingModule(pl.LightningModule):
             raise ValueError("model.lmbda, model.learning_rate and model.clip_norm must be above 0")
         self.save_hyperparameters(ignore=["codec"])
         self.codec = codec.to(memory_format=torch.channels_last)
-        self.lmbda = lmbda
-        self.distortion: Distortion = "mse"
+        self.objective = Objective(lmbda, distortion)
         self.learning_rate, self.auxiliary_learning_rate = learning_rate, auxiliary_learning_rate
+        self.schedule, self.plateau_patience = schedule, plateau_patience
         self.warmup_steps, self.final_learning_rate = warmup_steps, final_learning_rate
-        self.clip_norm, self.seed = clip_norm, seed
+        self.clip_norm, self.max_skipped_steps, self.seed = clip_norm, max_skipped_steps, seed
         self.rounding: Rounding = UniformNoise()
+        self._gradient_norm: Tensor | None = None
+        self.register_buffer("skipped_steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("skipped_in_a_row", torch.zeros((), dtype=torch.long))
         if warm_start:
-            load_weights(self.codec, warm_start)
+            new = load_weights(self.codec, warm_start)
+            if new:
+                rank_zero_info(f"{warm_start}: another architecture; not in it and trained from scratch: {', '.join(new)}")
         if compile:
             for name in ("g_a", "g_s", "h_a", "h_s"):
                 if hasattr(self.codec.net, name):
@@ -77,10 +105,11 @@ class TrainingModule(pl.LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """The loss of a batch of crops ``[B, 3, H, W]``."""
-        batches = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        # A seed for each crop of the run instead of one stream: a resumed run draws what it would have drawn.
-        first = (self.seed * 1_000_003 + batches * self.trainer.world_size + self.global_rank) * len(batch)
-        loss, result, auxiliary = self.loss(batch, range(first, first + len(batch)))
+        # A seed for each crop of the run instead of one stream: a resumed run draws what it would have drawn, and any number
+        # of ranks draws the same for a crop (rank r has crops r, r + world, ...).
+        world = self.trainer.world_size
+        first = self.trainer.fit_loop.epoch_loop.total_batch_idx * world * len(batch) + (self.seed << 40)
+        loss, result, auxiliary = self.loss(batch, range(first + self.global_rank, first + world * len(batch), world))
         self._log_training(result, auxiliary)
         return loss
 
@@ -91,7 +120,7 @@ class TrainingModule(pl.LightningModule):
         latents = self.codec.analyse(x)
         quantised = self.codec.quantise(latents, lambda value, offset: self.rounding(value, offset, 1.0, noise))
         x_hat = self.codec.synthesise(quantised.y_hat)
-        result = rate_distortion(x, x_hat, self.codec.bits(quantised), self.lmbda, x.shape[-2] * x.shape[-1])
+        result = rate_distortion(x, x_hat, self.codec.bits(quantised), self.objective, TruePixels.of(x))
         auxiliary = self.codec.auxiliary_loss()
         return result.loss.mean() + auxiliary, result, auxiliary
 
@@ -107,12 +136,12 @@ class TrainingModule(pl.LightningModule):
             x_hat = self.codec.synthesise(quantised.y_hat)[..., :height, :width].clamp(0, 1)
         bits = self.codec.bits(quantised)
         x = x[..., :height, :width]
-        result = rate_distortion(x, x_hat, bits, self.lmbda, height * width)
+        result = rate_distortion(x, x_hat, bits, self.objective, TruePixels.of(x))
         return {"x": x, "x_hat": x_hat, "bits": bits.total, "rd_loss": result.loss}
 
     def on_test_start(self) -> None:
         """Prepares a copy of the codec for coding."""
-        self.coder = coding_copy(self.codec, self.lmbda)
+        self.coder = coding_copy(self.codec, self.objective.lmbda, self.objective.distortion)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Evaluation | None:
         """Codes a whole image into a file and decodes it, in fp32; ``None`` for the empty batch of a rank without an image."""
@@ -120,12 +149,17 @@ class TrainingModule(pl.LightningModule):
         if len(x) == 0:
             return None
         height, width = size.tolist()
+        squares = Objective(self.objective.lmbda)  # an image may be too small for MS-SSIM; its file counts all the same
         with torch.autocast(self.device.type, enabled=False):
-            coded, bpp_estimated = code_photograph(self.coder, x.float(), height, width, self.lmbda)
+            coded, bpp_estimated = code_photograph(self.coder, x.float(), height, width, squares)
         return {"coded": coded, "bpp_estimated": bpp_estimated}
 
     def configure_optimizers(self) -> Any:
-        """Adam on (codec, quantiles) with linear warm-up and a cosine for the first group, by step."""
+        """Adam on (codec, quantiles); the schedule moves the learning rate of the first group.
+
+        Raises:
+            ValueError: A cosine without an end.
+        """
         quantiles = self.codec.quantiles
         chosen = {id(parameter) for parameter in quantiles}
         main = [parameter for parameter in self.codec.parameters() if id(parameter) not in chosen]
@@ -136,13 +170,40 @@ class TrainingModule(pl.LightningModule):
             ],
             fused=True,
         )
-        total = int(self.trainer.estimated_stepping_batches)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, [lambda step: self._rate(step, total), lambda _: 1.0])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        if self.schedule == "plateau":
+            least = [self.final_learning_rate, self.auxiliary_learning_rate]
+            plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=self.plateau_patience, min_lr=least)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "valid/rd_loss"}}
+        total = self.trainer.estimated_stepping_batches
+        if not math.isfinite(total):
+            raise ValueError("the cosine schedule needs an end: give --trainer.max_steps")
+        cosine = LambdaLR(optimizer, [lambda step: self._rate(step, int(total)), lambda _: 1.0])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
-        """Clips the codec's group alone: the quantiles' gradient would use up the whole norm."""
-        torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], self.clip_norm)
+        """Clips the codec's group alone (the quantiles' gradient would use up the whole norm), and has a step skipped whose
+        gradient is not finite."""
+        main, quantiles = (group["params"] for group in optimizer.param_groups)
+        self._gradient_norm = torch.nn.utils.clip_grad_norm_(main, self.clip_norm)
+        finite = torch.isfinite(self._gradient_norm + torch.nn.utils.get_total_norm([q.grad for q in quantiles]))
+        # The fused Adam leaves everything as it was where this is 1, on any device and without waiting for it.
+        optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        self.skipped_steps += ~finite
+        self.skipped_in_a_row.add_(1).mul_(~finite)
+
+    def on_train_batch_end(self, outputs: Any, batch: Tensor, batch_idx: int) -> None:
+        """Logs the gradient's norm, and ends a training that diverged.
+
+        Raises:
+            TrainingDiverged: ``max_skipped_steps`` steps in a row were not finite.
+        """
+        if self._gradient_norm is not None:  # an accumulated batch has none yet
+            self.log_dict({"train/gradient_norm": self._gradient_norm, "train/skipped_steps": self.skipped_steps.float()})
+        if batch_idx % CHECK_EVERY == 0 and self.skipped_in_a_row >= self.max_skipped_steps:
+            raise TrainingDiverged(
+                f"training diverged: the gradients of the last {int(self.skipped_in_a_row)} steps, up to "
+                f"{self.trainer.global_step}, were not finite; use a smaller --model.learning_rate"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds how to build the codec, in plain types."""

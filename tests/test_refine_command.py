@@ -16,12 +16,12 @@ from lightning_modules.bitstream import decode_image
 from lightning_modules.codecs.checkpoint import LoadedCodec
 from lightning_modules.metrics import psnr_db
 from lightning_modules.presets import default_settings
-from lightning_modules.rate_distortion import lagrangian
+from lightning_modules.rate_distortion import Objective
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs/refine").glob("*.yaml"))
 COLUMNS = (
-    "image,height,width,method,steps,lmbda,bpp_base,psnr_db_base,ms_ssim_base,rd_loss_base,"
+    "image,height,width,method,steps,lmbda,distortion,bpp_base,psnr_db_base,ms_ssim_base,rd_loss_base,"
     "bpp,psnr_db,ms_ssim,rd_loss,bpp_estimated,best_step,seconds"
 )
 
@@ -67,7 +67,7 @@ def test_a_run_leaves_files_that_decode_and_the_numbers_of_those_files(
             bpp, psnr = 8 * len(data) / pixels, psnr_db(original, decoded)
             assert float(row[f"bpp{suffix}"]) == pytest.approx(bpp)
             assert float(row[f"psnr_db{suffix}"]) == pytest.approx(psnr)
-            loss = lagrangian(torch.tensor(10 ** (-psnr / 10)), torch.tensor(bpp), 0.013).item()
+            loss = Objective(0.013).loss(torch.tensor(bpp), torch.tensor(10 ** (-psnr / 10)), None).item()
             assert float(row[f"rd_loss{suffix}"]) == pytest.approx(loss)
         assert torch.equal(
             decode_image(embedded, (output / f"bitstreams/{row['image']}.bin").read_bytes()),

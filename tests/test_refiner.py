@@ -8,6 +8,7 @@ from torch import Tensor
 
 from data.images import pad, to_float
 from lightning_modules.codecs.checkpoint import LoadedCodec
+from lightning_modules.rate_distortion import Objective
 from lightning_modules.refiner import CURVES, RefinementResult, RefinerSettings, refine
 from lightning_modules.rounding import (
     AtanhRounding,
@@ -20,7 +21,7 @@ from lightning_modules.rounding import (
 )
 from lightning_modules.temperature import HoldThenCosine, ScaledTemperature
 
-LMBDA = 0.013
+OBJECTIVE = Objective(0.013)
 SETTINGS = RefinerSettings(
     rounding=SigmoidScaledLogitRounding(1.33),
     temperature=ScaledTemperature(),
@@ -41,7 +42,7 @@ def crops(photograph: Tensor) -> Tensor:
 
 def run(loaded: LoadedCodec, x: Tensor, settings: RefinerSettings = SETTINGS, **changes: object) -> RefinementResult:
     sizes = [(x.shape[-2], x.shape[-1])] * len(x)
-    return refine(loaded.codec, x, sizes, LMBDA, replace(settings, **changes), list(range(len(x))))  # type: ignore[arg-type]
+    return refine(loaded.codec, x, sizes, OBJECTIVE, replace(settings, **changes), list(range(len(x))))  # type: ignore[arg-type]
 
 
 def test_gradients_reach_the_latents_and_no_weight(embedded: LoadedCodec, crops: Tensor) -> None:
@@ -83,7 +84,7 @@ def test_best_is_the_least_of_the_evaluations_and_last_the_last(embedded: Loaded
 def test_a_batch_gives_each_image_what_it_gets_alone(embedded: LoadedCodec, crops: Tensor) -> None:
     together = run(embedded, crops)
     for i in range(2):
-        alone = refine(embedded.codec, crops[i : i + 1], [(64, 64)], LMBDA, SETTINGS, [i])
+        alone = refine(embedded.codec, crops[i : i + 1], [(64, 64)], OBJECTIVE, SETTINGS, [i])
         torch.testing.assert_close(together.refined_loss[i : i + 1], alone.refined_loss, rtol=2e-3, atol=0)
         torch.testing.assert_close(together.curves[..., i : i + 1], alone.curves, rtol=5e-3, atol=1e-3)
 
@@ -92,7 +93,7 @@ def test_a_seed_repeats_a_run_to_the_bit(embedded: LoadedCodec, crops: Tensor) -
     first, second = run(embedded, crops[:1]), run(embedded, crops[:1])
     assert torch.equal(first.refined.y_hat, second.refined.y_hat)
     assert torch.equal(first.curves, second.curves)
-    other = refine(embedded.codec, crops[:1], [(64, 64)], LMBDA, SETTINGS, [99])
+    other = refine(embedded.codec, crops[:1], [(64, 64)], OBJECTIVE, SETTINGS, [99])
     assert not torch.equal(first.curves, other.curves)
 
 
@@ -101,7 +102,7 @@ def test_padding_counts_neither_in_rate_nor_in_distortion(embedded: LoadedCodec,
     x_other = x.clone()
     x_other[..., 33:, :] = 1 - x_other[..., 33:, :]
     settings = replace(SETTINGS, steps=0)
-    result = refine(embedded.codec, x, [(33, 50)], LMBDA, settings, [0])
+    result = refine(embedded.codec, x, [(33, 50)], OBJECTIVE, settings, [0])
     bits = embedded.codec.bits(result.base).total
     torch.testing.assert_close(result.evaluations[0, 1], bits / (33 * 50))
     y_hat = result.base.y_hat
@@ -118,7 +119,8 @@ def test_no_steps_leave_the_latents_as_they_were(embedded: LoadedCodec, crops: T
 
 def test_another_lambda_moves_rate_and_distortion(embedded: LoadedCodec, crops: Tensor) -> None:
     low, high = (
-        refine(embedded.codec, crops[:1], [(64, 64)], lmbda, SETTINGS, [0]).evaluations[-1, :, 0] for lmbda in (0.004, 0.05)
+        refine(embedded.codec, crops[:1], [(64, 64)], Objective(lmbda), SETTINGS, [0]).evaluations[-1, :, 0]
+        for lmbda in (0.004, 0.05)
     )
     assert low[1] < high[1] and low[2] < high[2]
 
@@ -126,7 +128,7 @@ def test_another_lambda_moves_rate_and_distortion(embedded: LoadedCodec, crops: 
 def test_curves_and_evaluations_have_their_places(embedded: LoadedCodec, crops: Tensor) -> None:
     heard: list[int] = []
     result = refine(
-        embedded.codec, crops, [(64, 64)] * 2, LMBDA, replace(SETTINGS, steps=25), [0, 1], lambda step, loss: heard.append(step)
+        embedded.codec, crops, [(64, 64)] * 2, OBJECTIVE, replace(SETTINGS, steps=25), [0, 1], lambda step, loss: heard.append(step)
     )
     assert result.evaluated_steps == [0, 10, 20, 25] and heard == [10, 20, 25]
     assert result.evaluations.shape == (4, 3, 2)

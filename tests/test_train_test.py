@@ -16,7 +16,10 @@ from lightning_modules.bitstream import decode_image
 from lightning_modules.codecs import ScaleHyperpriorCodec
 from lightning_modules.codecs.checkpoint import coding_copy, load_codec
 from lightning_modules.metrics import ms_ssim, psnr_db, rd_loss
+from lightning_modules.rate_distortion import Objective
 from tests.test_training import arguments, weights
+
+OBJECTIVE = Objective(0.013)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ def test_what_is_reported_is_of_files_that_decode(run: Path, pictures: Path, cap
         assert (int(row["height"]), int(row["width"])) == decoded.shape[1:] == original.shape[1:]
         assert float(row["bpp"]) == pytest.approx(8 * len(data) / original[0].numel())
         assert float(row["psnr_db"]) == pytest.approx(psnr_db(original, decoded))
-        assert float(row["rd_loss"]) == pytest.approx(rd_loss(float(row["bpp"]), float(row["psnr_db"]), None, 0.013, "mse"))
+        assert float(row["rd_loss"]) == pytest.approx(rd_loss(OBJECTIVE, float(row["bpp"]), float(row["psnr_db"]), None))
         assert float(row["bpp_estimated"]) > 0
     expected = ms_ssim(read_image(pictures / "large.png"), decode_image(loaded, (run / "test/bitstreams/large.bin").read_bytes()))
     assert rows[1]["ms_ssim"] == "n/a" and float(rows[0]["ms_ssim"]) == pytest.approx(expected)
@@ -71,7 +74,7 @@ def test_what_is_reported_is_of_files_that_decode(run: Path, pictures: Path, cap
         assert means[name] == pytest.approx(sum(float(row[name]) for row in rows) / 2)
     assert (summary["images"], summary["without_ms_ssim"], summary["lmbda"]) == (2, 1, 0.013)
     assert summary["checkpoint"] == str(run / "best.ckpt") and 0 < summary["step"] <= 6
-    of_means = rd_loss(means["bpp"], means["psnr_db"], None, 0.013, "mse")
+    of_means = rd_loss(OBJECTIVE, means["bpp"], means["psnr_db"], None)
     assert of_means is not None and summary["rd_loss_of_means"] == pytest.approx(of_means)
     assert summary["gap_percent"] == pytest.approx(100 * (of_means / summary["published"]["rd_loss"] - 1))
     printed = capsys.readouterr().out
@@ -105,12 +108,28 @@ def test_without_a_best_checkpoint_the_last_is_tested(run: Path, pictures: Path)
 def test_a_codec_in_training_gets_no_tables_and_keeps_its_medians(run: Path) -> None:
     torch.manual_seed(0)
     codec = ScaleHyperpriorCodec(N=8, M=12).to(memory_format=torch.channels_last)
-    codec.net.load_state_dict({key.removeprefix("codec.net."): value for key, value in weights(run / "last.ckpt").items()})
+    own = {key.removeprefix("codec."): value for key, value in weights(run / "last.ckpt").items() if key.startswith("codec.")}
+    codec.load_state_dict(own)
     before = {name: value.clone() for name, value in codec.state_dict().items()}
-    prepared = coding_copy(codec, 0.013)
+    prepared = coding_copy(codec, 0.013, "mse")
     assert prepared.model_hash == load_codec(run / "last.ckpt").model_hash
     assert all(torch.equal(value, before[name]) for name, value in codec.state_dict().items())
     assert codec.training and all(parameter.requires_grad for parameter in codec.parameters())
+
+
+def test_an_image_too_small_for_ms_ssim_is_coded_and_counted(trained: Path, pictures: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    content = torch.load(run / "best.ckpt", weights_only=True)
+    content["hyper_parameters"] |= {"distortion": "ms_ssim", "lmbda": 16.64}
+    torch.save(content, run / "best.ckpt")
+    train.main(command(run, pictures))
+    summary = json.loads((run / "test/summary.json").read_text())
+    assert (summary["images"], summary["without_ms_ssim"], summary["distortion"]) == (2, 1, "ms_ssim")
+    with (run / "test/results.csv").open() as file:
+        large, small = csv.DictReader(file)
+    assert small["rd_loss"] == small["ms_ssim"] == "n/a" and float(small["bpp"]) > 0
+    assert float(large["rd_loss"]) == pytest.approx(float(large["bpp"]) + 16.64 * (1 - float(large["ms_ssim"])))
+    assert summary["published"]["quality"] == 4
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ class FileEvaluation(pl.Callback):
             bpp_estimated=outputs["bpp_estimated"],
             psnr_db=coded.psnr_db,
             ms_ssim=coded.ms_ssim,
-            rd_loss=rd_loss(coded.bpp, coded.psnr_db, coded.ms_ssim, pl_module.lmbda, pl_module.distortion),
+            rd_loss=rd_loss(pl_module.objective, coded.bpp, coded.psnr_db, coded.ms_ssim),
         )
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -74,9 +74,9 @@ class FileEvaluation(pl.Callback):
         if not trainer.is_global_zero:
             return
         results = {name: result for part in gathered for name, result in part.items()}
-        point = published_point(pl_module.codec, pl_module.lmbda, pl_module.distortion)
+        point = published_point(pl_module.codec, pl_module.objective)
         ordered = [results[name] for name in self.names if name in results]
-        evaluation = Evaluation(ordered, pl_module.lmbda, pl_module.distortion, point)
+        evaluation = Evaluation(ordered, pl_module.objective, point)
         write_evaluation(evaluation, self.output, {"checkpoint": str(trainer.ckpt_path), "step": self.step})
         print_evaluation(evaluation)
         print(f"files and numbers: {self.output}")

@@ -44,7 +44,7 @@ class ValidationMetrics(pl.Callback):
         means = {name: float(value) for name, value in self.of_pixels.compute().items()}
         if math.isnan(means["ms_ssim"]):
             del means["ms_ssim"]
-        of_means = rd_loss(means["bpp"], means["psnr_db"], means.get("ms_ssim"), pl_module.lmbda, pl_module.distortion)
+        of_means = rd_loss(pl_module.objective, means["bpp"], means["psnr_db"], means.get("ms_ssim"))
         if of_means is not None:
             means["rd_loss_of_means"] = of_means
         means["rd_loss"] = float(self.rd_loss.compute())

@@ -32,7 +32,7 @@ class PublishedPoints(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
-        self.point = published_point(pl_module.codec, pl_module.lmbda, pl_module.distortion)
+        self.point = published_point(pl_module.codec, pl_module.objective)
         if self.point is not None and isinstance(trainer.logger, TensorBoardLogger):
             # Tags are regular expressions here.
             charts = {title: ["Multiline", [f"^{tag}$" for tag in _tags(name)]] for title, name in CHARTS.items()}

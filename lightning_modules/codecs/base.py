@@ -7,16 +7,20 @@ become an image or strings again. It knows no method of rounding, no metric and 
 from __future__ import annotations
 
 import copy
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from compressai.models import CompressionModel
 from torch import Tensor, nn
 
 from lightning_modules.codecs.frozen import FrozenTransform
+
+Distortion = Literal["mse", "ms_ssim"]
+"""What a model weighs the rate against: the squared error, or 1 - MS-SSIM."""
 
 Quantise = Callable[[Tensor, Tensor | None], Tensor]
 """``quantise(value, offset)``: a hard, relaxed or noisy rounding of ``value`` about ``offset`` (``None``: about 0)."""
@@ -142,6 +146,14 @@ class Codec(nn.Module, ABC):
     @abstractmethod
     def quantiles(self) -> list[nn.Parameter]:
         """The parameters that only the auxiliary loss trains (tails and medians of the factorised densities)."""
+
+    @classmethod
+    def adapters(cls) -> Iterator[type[Codec]]:
+        """The adapters that have been imported, those of this class and below."""
+        if not inspect.isabstract(cls):
+            yield cls
+        for adapter in cls.__subclasses__():
+            yield from adapter.adapters()
 
     def auxiliary_loss(self) -> Tensor:
         """Distance of the learned quantiles to their targets, a scalar; it has no gradient to other parameters."""

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lightning_modules.codecs.base import Codec
+from lightning_modules.codecs.base import Codec, Distortion
 
 TABLES = ("._offset", "._quantized_cdf", "._cdf_length", ".scale_table")
 CONSTANTS = (".pedestal", ".bound", ".target", ".scale_bound")
@@ -44,12 +44,23 @@ class LoadedCodec:
     Attributes:
         codec: In evaluation mode, no parameter requires a gradient, coding tables made.
         lmbda: The lambda that it was trained with, where the checkpoint says.
+        distortion: ``mse`` or ``ms_ssim``: what it was trained for; where the checkpoint does not say, ``mse``.
         model_hash: See :func:`model_hash`.
     """
 
     codec: Codec
     lmbda: float | None
+    distortion: Distortion
     model_hash: bytes
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """A checkpoint's state dict, in CompressAI's present names and fp32, and what it says of its training."""
+
+    state: State
+    lmbda: float | None
+    distortion: Distortion
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -73,62 +84,73 @@ def load_codec(checkpoint: str | Path) -> LoadedCodec:
     Raises:
         CheckpointError: The file is missing, damaged, or of a model that the project has no adapter for.
     """
-    state, lmbda = read_state(checkpoint)
-    for adapter in Codec.__subclasses__():
-        codec = adapter.from_state(state)
+    file = read_checkpoint(checkpoint)
+    for adapter in Codec.adapters():
+        codec = adapter.from_state(file.state)
         if codec is not None:
             break
     else:
-        known = ", ".join(adapter.__name__ for adapter in Codec.__subclasses__())
+        known = ", ".join(adapter.__name__ for adapter in Codec.adapters())
         raise CheckpointError(f"{checkpoint}: weights of an unknown architecture (known: {known})")
-    _load(codec, state, checkpoint)
+    _load(codec, file.state, checkpoint)
     codec.requires_grad_(False).eval()
-    if not _has_tables(state):
+    if not _has_tables(file.state):
         codec.make_tables()
-    return LoadedCodec(codec, lmbda, model_hash(codec))
+    return LoadedCodec(codec, file.lmbda, file.distortion, model_hash(codec))
 
 
-def coding_copy(codec: Codec, lmbda: float) -> LoadedCodec:
+def coding_copy(codec: Codec, lmbda: float, distortion: Distortion) -> LoadedCodec:
     """A copy of a codec in training, ready to code: what :func:`load_codec` makes of its checkpoint.
 
     The codec itself gets no tables: they may move its medians, and its checkpoints must not hold them.
     """
     prepared = copy.deepcopy(codec).float().cpu().requires_grad_(False).eval()
     prepared.make_tables()  # on the CPU: another device's tables would differ in a last digit, and the hash with them
-    return LoadedCodec(prepared.to(codec.device), lmbda, model_hash(prepared))
+    return LoadedCodec(prepared.to(codec.device), lmbda, distortion, model_hash(prepared))
 
 
-def load_weights(codec: Codec, checkpoint: str | Path) -> None:
+def load_weights(codec: Codec, checkpoint: str | Path) -> list[str]:
     """Loads the weights of a checkpoint, without its coding tables, into a codec that is to be trained.
 
+    The checkpoint may be of another architecture: what has the same name and size in both is taken, such as the analysis and
+    synthesis transforms, which all codecs of the project share.
+
+    Returns:
+        The names of the codec's parameters that the checkpoint does not have; they are as they were.
+
     Raises:
-        CheckpointError: As :func:`load_codec`, or the sizes differ.
+        CheckpointError: As :func:`load_codec`, or the transforms have other sizes.
     """
-    state, _ = read_state(checkpoint)
-    _load(codec, without_tables(state), checkpoint)
+    state, own = read_checkpoint(checkpoint).state, dict(codec.net.named_parameters())
+    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    new = [name for name in own if name not in fitting]
+    if any(name.startswith(("g_a.", "g_s.")) for name in new):
+        raise CheckpointError(f"{checkpoint}: its weights do not fit {codec_spec(codec)}")
+    with torch.no_grad():
+        for name, value in fitting.items():
+            own[name].copy_(value)
+    return new
 
 
-def read_state(checkpoint: str | Path) -> tuple[State, float | None]:
-    """The state dict of a checkpoint in CompressAI's present names and fp32, and the lambda it was trained with, if it says.
+def read_checkpoint(checkpoint: str | Path) -> CheckpointFile:
+    """What a checkpoint holds.
 
     Raises:
         CheckpointError: The file is missing or damaged.
     """
     if str(checkpoint).startswith(ZOO):
-        return _read_zoo(str(checkpoint)), None
+        return _read_zoo(str(checkpoint))
     path = EMBEDDED_PATH if checkpoint == EMBEDDED else Path(checkpoint)
     if not path.is_file():
         raise CheckpointError(f"no such checkpoint: {path}")
-    raw: Mapping[str, Any]
-    if path.suffix == ".safetensors":
-        raw, lmbda = _read_safetensors(path)
-    else:
-        raw, lmbda = _read_torch(path)
+    raw, known = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     for prefix in PREFIXES:
         if any(key.startswith(prefix) for key in raw):
             raw = {key.removeprefix(prefix): value for key, value in raw.items() if key.startswith(prefix)}
     state = load_pretrained({key: value for key, value in raw.items() if isinstance(value, Tensor)})
-    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}, lmbda
+    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    lmbda = known.get("lmbda")
+    return CheckpointFile(state, None if lmbda is None else float(lmbda), known.get("distortion", "mse"))
 
 
 def without_tables(state: Mapping[str, Tensor]) -> State:
@@ -160,7 +182,7 @@ def export_safetensors(codec: Codec, path: Path, metadata: Mapping[str, str]) ->
     Args:
         codec: Is rounded to the precision of the file, and its tables are made, in place.
         path: A ``.safetensors`` file.
-        metadata: Strings for the file's header; ``lmbda`` is read back by :func:`load_codec`.
+        metadata: Strings for the file's header; ``lmbda`` and ``distortion`` are read back by :func:`load_codec`.
     """
     tensors: State = {}
     with torch.no_grad():
@@ -194,31 +216,31 @@ def _has_tables(state: State) -> bool:
     return bool(sizes) and min(sizes) > 0
 
 
-def _read_safetensors(path: Path) -> tuple[State, float | None]:
+def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Tensors and what is known of the training."""
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
-    return state, float(metadata["lmbda"]) if "lmbda" in metadata else None
 
 
-def _read_torch(path: Path) -> tuple[Mapping[str, Any], float | None]:
+def _read_torch(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Tensors and what is known of the training."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the unpickler met
         raise CheckpointError(f"{path} is damaged or no checkpoint: {type(error).__name__}") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds no state dict")
-    lmbda = content.get("lmbda", content.get("hyper_parameters", {}).get("lmbda"))
+    known = {**content.get("hyper_parameters", {}), **{key: content[key] for key in ("lmbda", "distortion") if key in content}}
     for key in ("state_dict", "network", "model_state_dict"):
         if isinstance(content.get(key), Mapping):
-            return content[key], lmbda
-    return content, None
+            return content[key], known
+    return content, known
 
 
-def _read_zoo(name: str) -> State:
+def _read_zoo(name: str) -> CheckpointFile:
     from compressai.zoo import image_models
 
     try:
@@ -227,6 +249,7 @@ def _read_zoo(name: str) -> State:
     except (ValueError, KeyError):
         raise CheckpointError(f"{name}: expected zoo:ARCHITECTURE/METRIC/QUALITY, as zoo:bmshj2018-hyperprior/mse/4") from None
     try:
-        return dict(build(quality=level, metric=metric, pretrained=True).state_dict())
+        state = dict(build(quality=level, metric=metric, pretrained=True).state_dict())
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{name} cannot be had (it is downloaded at first use): {error}") from error
+    return CheckpointFile(state, None, "mse" if metric == "mse" else "ms_ssim")

@@ -33,6 +33,11 @@ def factorised_bits(model: EntropyBottleneck, z_hat: Tensor) -> Tensor:
     return bits.reshape(channels, batch, -1).sum((0, 2))
 
 
+def medians(model: EntropyBottleneck, dtype: torch.dtype) -> Tensor:
+    """Offsets about which each channel of a factorised density is rounded and coded, ``[1, N, 1, 1]``."""
+    return model.quantiles[:, 0, 1].detach().to(dtype).view(1, -1, 1, 1)
+
+
 def table_indexes(model: GaussianConditional, scales: Tensor) -> Tensor:
     """Index of the coding table of each scale: the first whose scale is not below it. int32, the shape of ``scales``."""
     table = model.scale_table.to(scales)
@@ -40,7 +45,7 @@ def table_indexes(model: GaussianConditional, scales: Tensor) -> Tensor:
 
 
 def channel_indexes(symbols: Tensor) -> Tensor:
-    """Index of the coding table of each element of z ``[1, N, h, w]``: its channel. int32, the same shape."""
+    """Index of the coding table of each element of factorised latents ``[1, N, h, w]``: its channel. int32, the same shape."""
     channels = torch.arange(symbols.shape[1], dtype=torch.int32)
     return channels.view(1, -1, 1, 1).expand(symbols.shape)
 

@@ -16,6 +16,7 @@ from lightning_modules.codecs.entropy import (
     decompress,
     factorised_bits,
     gaussian_bits,
+    medians,
     table_indexes,
 )
 
@@ -34,29 +35,40 @@ class ScaleHyperpriorCodec(Codec):
 
     stride = 64
     net: ScaleHyperprior
+    architecture: type[ScaleHyperprior] = ScaleHyperprior
+    predicted = 1
+    """Numbers that the hyperprior predicts for each element of y."""
 
     def __init__(self, N: int = 128, M: int = 192) -> None:
         super().__init__()
-        self.net = ScaleHyperprior(N, M)
+        self.net = self.architecture(N, M)
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> ScaleHyperpriorCodec | None:
         if not {"g_a.6.weight", "h_a.4.weight", "h_s.4.weight"} <= state.keys() or "context_prediction.weight" in state:
             return None
         M, N = state["g_a.6.weight"].shape[:2]
-        # A mean-scale model predicts 2 M channels with the same names.
-        return cls(N, M) if state["h_s.4.weight"].shape[0] == M else None
+        # Models with and without means have the same names.
+        return cls(N, M) if state["h_s.4.weight"].shape[0] == cls.predicted * M else None
 
     def analyse(self, x: Tensor) -> Latents:
         y = self.net.g_a(x)
-        z = self.net.h_a(torch.abs(y))
+        z = self.net.h_a(self.hyper_input(y))
         return Latents(y.float(), z.float())
+
+    def hyper_input(self, y: Tensor) -> Tensor:
+        """What the hyper-analysis sees of ``y``."""
+        return torch.abs(y)
+
+    def prior(self, predicted: Tensor) -> Prior:
+        """p(y_hat | z_hat) from the output of the hyper-synthesis, ``[B, predicted * M, H/16, W/16]``."""
+        return Prior(predicted)
 
     def quantise(self, latents: Latents, quantise: Quantise) -> Quantised:
         assert latents.z is not None
-        z_hat = quantise(latents.z, self._medians(latents.z.dtype))
-        prior = Prior(self.net.h_s(z_hat).float())
-        return Quantised(quantise(latents.y, None), z_hat, prior)
+        z_hat = quantise(latents.z, medians(self.net.entropy_bottleneck, latents.z.dtype))
+        prior = self.prior(self.net.h_s(z_hat).float())
+        return Quantised(quantise(latents.y, prior.means), z_hat, prior)
 
     def bits(self, quantised: Quantised) -> Bits:
         assert quantised.z_hat is not None and quantised.prior is not None
@@ -73,10 +85,10 @@ class ScaleHyperpriorCodec(Codec):
     @torch.no_grad()
     def encode(self, quantised: Quantised) -> list[bytes]:
         assert quantised.z_hat is not None
-        medians = self._medians(torch.float64).cpu()
-        symbols_z = torch.round(quantised.z_hat.double().cpu() - medians)
-        symbols_y = quantised.y_hat.cpu()
-        indexes_y = self._indexes(symbols_z + medians)
+        offsets = medians(self.net.entropy_bottleneck, torch.float64).cpu()
+        symbols_z = torch.round(quantised.z_hat.double().cpu() - offsets)
+        indexes_y, means = self._coding_prior(symbols_z + offsets)
+        symbols_y = torch.round(quantised.y_hat.double().cpu() - means)
         return [
             compress(self.net.gaussian_conditional, symbols_y, indexes_y),
             compress(self.net.entropy_bottleneck, symbols_z, channel_indexes(symbols_z)),
@@ -85,26 +97,25 @@ class ScaleHyperpriorCodec(Codec):
     @torch.no_grad()
     def decode(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
         string_y, string_z = strings
-        medians = self._medians(torch.float64).cpu()
-        shape = (1, medians.shape[1], height // self.stride, width // self.stride)
+        offsets = medians(self.net.entropy_bottleneck, torch.float64).cpu()
+        shape = (1, offsets.shape[1], height // self.stride, width // self.stride)
         symbols_z = decompress(self.net.entropy_bottleneck, string_z, channel_indexes(torch.empty(shape)))
-        indexes_y = self._indexes(symbols_z + medians)
-        return decompress(self.net.gaussian_conditional, string_y, indexes_y).float().to(self.device)
+        indexes_y, means = self._coding_prior(symbols_z + offsets)
+        symbols_y = decompress(self.net.gaussian_conditional, string_y, indexes_y)
+        return (symbols_y + means).float().to(self.device)
 
     @property
     def quantiles(self) -> list[nn.Parameter]:
         return [self.net.entropy_bottleneck.quantiles]
 
-    def _medians(self, dtype: torch.dtype) -> Tensor:
-        """Offsets about which z is rounded, ``[1, N, 1, 1]``."""
-        return self.net.entropy_bottleneck.quantiles[:, 0, 1].detach().to(dtype).view(1, -1, 1, 1)
-
-    def _indexes(self, z_hat: Tensor) -> Tensor:
-        """Indexes of the coder's tables for y, from ``z_hat`` in float64 on the CPU: ``[1, M, H/16, W/16]``, int32.
+    def _coding_prior(self, z_hat: Tensor) -> tuple[Tensor, Tensor]:
+        """For y, from ``z_hat`` in float64 on the CPU: int32 indexes of the coder's tables ``[1, M, H/16, W/16]``, and the
+        means about which its symbols are counted.
 
         In float64 two machines differ by some 1e-15, and a scale that close to a border between two tables does not occur
         in practice; in fp32 two machines would disagree on some photographs.
         """
         weights = {name: value.detach().double().cpu() for name, value in self.net.h_s.named_parameters()}
-        scales = torch.func.functional_call(self.net.h_s, weights, z_hat)
-        return table_indexes(self.net.gaussian_conditional, scales.contiguous())
+        prior = self.prior(torch.func.functional_call(self.net.h_s, weights, z_hat))
+        indexes = table_indexes(self.net.gaussian_conditional, prior.scales.contiguous())
+        return indexes, torch.zeros(()).double() if prior.means is None else prior.means

@@ -1,0 +1,1 @@
+"""What finished models and runs show: pictures and tables."""

@@ -1,0 +1,102 @@
+"""The same photographs through an MSE and an MS-SSIM model at equal bpp: ``python reports/distortions.py --help``.
+
+The qualitative comparison of Balle et al. 2018 (section 4): squared error keeps sharp edges and smooths texture, MS-SSIM spends
+its bits on texture of low contrast. Each photograph goes through the MS-SSIM model first; then lambda moves in the refinement of
+the MSE model until its file has as many bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from torch import Tensor
+
+import lightning_modules.startup  # noqa: F401  (before the project's other modules)
+from data.images import pad, read_image, to_float
+from data.samples import sample_paths
+from lightning_modules.callbacks.images import side_by_side
+from lightning_modules.cli import errors_in_one_line
+from lightning_modules.codecs.checkpoint import LoadedCodec, load_codec
+from lightning_modules.coding import CodedImage, code_result
+from lightning_modules.presets import default_settings
+from lightning_modules.rate_distortion import Objective
+from lightning_modules.refiner import refine
+from lightning_modules.results import format_psnr
+
+TOLERANCE = 0.01
+"""Files count as equal where their sizes differ by so much."""
+
+
+def refined(loaded: LoadedCodec, image: Tensor, lmbda: float, steps: int) -> CodedImage:
+    """The refined file of a uint8 image ``[3, H, W]``, for the model's own distortion."""
+    height, width = image.shape[-2:]
+    x = pad(to_float(image), loaded.codec.stride)[None]
+    objective, settings = Objective(lmbda, loaded.distortion), default_settings(steps)
+    result = refine(loaded.codec, x, [(height, width)], objective, settings, [0])
+    return code_result(loaded, result, 0, image, objective, settings.select)[1]
+
+
+def refined_to_size(loaded: LoadedCodec, image: Tensor, size: int, steps: int, tries: int = 8) -> CodedImage:
+    """The refined file whose size comes nearest to ``size`` bytes, by moving lambda: secants of log size over log lambda."""
+    lmbda, slope = loaded.lmbda or 0.013, 0.6
+    found: list[tuple[float, CodedImage]] = []
+    for _ in range(tries):
+        coded = refined(loaded, image, lmbda, steps)
+        found.append((math.log(lmbda), coded))
+        if abs(len(coded.file) / size - 1) <= TOLERANCE:
+            break
+        if len(found) > 1:
+            (a, first), (b, second) = found[-2:]
+            change = math.log(len(second.file) / len(first.file))
+            slope = min(2.0, max(0.1, change / (b - a))) if a != b else slope
+        lmbda *= math.exp(max(-1.5, min(1.5, math.log(size / len(coded.file)) / slope)))
+    return min((coded for _, coded in found), key=lambda coded: abs(len(coded.file) - size))
+
+
+def caption(name: str, coded: CodedImage) -> str:
+    """Both metrics and the rate."""
+    similarity = "n/a" if coded.ms_ssim is None else f"{coded.ms_ssim:.4f}"
+    return f"{name}: {coded.bpp:.3f} bpp, {format_psnr(coded.psnr_db)}, MS-SSIM {similarity}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photographs", type=Path, nargs="*", help="by default the embedded ones")
+    parser.add_argument("--mse", required=True, help="checkpoint")
+    parser.add_argument("--ms-ssim", required=True, help="checkpoint")
+    parser.add_argument("--steps", type=int, default=100, help="of refinement")
+    parser.add_argument("--crop", type=int, default=420, help="side of the cut from the middle that is shown, in pixels")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the pictures")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    with errors_in_one_line():
+        mse, ms_ssim = load_codec(args.mse), load_codec(args.ms_ssim)
+        if (mse.distortion, ms_ssim.distortion) != ("mse", "ms_ssim") or ms_ssim.lmbda is None:
+            raise ValueError(f"--mse and --ms-ssim were trained for {mse.distortion} and {ms_ssim.distortion}")
+        args.output.mkdir(parents=True, exist_ok=True)
+        for path in args.photographs or sample_paths():
+            image = read_image(path)
+            by_ms_ssim = refined(ms_ssim, image, ms_ssim.lmbda, args.steps)
+            by_mse = refined_to_size(mse, image, len(by_ms_ssim.file), args.steps)
+            captions = {"original": image, caption("MSE", by_mse): by_mse.image, caption("MS-SSIM", by_ms_ssim): by_ms_ssim.image}
+            side_by_side(
+                {text: _middle(picture, args.crop) for text, picture in captions.items()}, args.output / f"{path.stem}.png"
+            )
+            print(path.stem, *list(captions)[1:], sep="\n  ", flush=True)
+    return 0
+
+
+def _middle(image: Tensor, side: int) -> Tensor:
+    """The middle of an image, of ``side`` pixels or as many as there are."""
+    top, left = (max(0, (length - side) // 2) for length in image.shape[-2:])
+    return image[:, top : top + side, left : left + side]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
