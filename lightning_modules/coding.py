@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from data.images import to_uint8
 from lightning_modules.bitstream import decode_image, encode_image
 from lightning_modules.codecs import Quantised
 from lightning_modules.codecs.checkpoint import LoadedCodec
 from lightning_modules.metrics import ms_ssim, psnr_db
 from lightning_modules.rate_distortion import Objective
 from lightning_modules.refiner import RefinementResult, Select
+from lightning_modules.rounding import hard_round
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,26 @@ def code_image(loaded: LoadedCodec, quantised: Quantised, original: Tensor, obje
         ms_ssim=similarity,
         rd_loss=float(objective.loss(mse.new_tensor(bpp), mse, None if similarity is None else mse.new_tensor(similarity))),
     )
+
+
+def code_photograph(loaded: LoadedCodec, x: Tensor, height: int, width: int, objective: Objective) -> tuple[CodedImage, float]:
+    """Encodes ONE image as its encoder has it, not refined; beside it the bits a pixel by the densities.
+
+    Args:
+        loaded: The codec, with its tables.
+        x: The padded image, ``[1, 3, H', W']`` in [0, 1].
+        height: H, before padding.
+        width: W, before padding.
+        objective: Of the R-D loss.
+
+    Raises:
+        BitstreamError, ValueError: As :func:`code_image`.
+    """
+    with torch.no_grad():
+        quantised = loaded.codec.quantise(loaded.codec.analyse(x), hard_round)
+        bpp_estimated = float(loaded.codec.bits(quantised).total) / (height * width)
+    original = to_uint8(x[0, :, :height, :width]).cpu()
+    return code_image(loaded, quantised, original, objective), bpp_estimated
 
 
 def code_result(

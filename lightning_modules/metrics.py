@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_modules.rate_distortion import MS_SSIM_MIN_SIDE, TruePixels
+from lightning_modules.rate_distortion import MS_SSIM_MIN_SIDE, Objective, TruePixels
 from lightning_modules.rate_distortion import ms_ssim as _ms_ssim
 
 
@@ -28,6 +28,22 @@ def ms_ssim(image: Tensor, reconstruction: Tensor) -> float | None:
         return None
     x = image[None].float()
     return float(_ms_ssim(x, reconstruction[None].float(), TruePixels.of(x), data_range=255.0))
+
+
+def rd_loss(objective: Objective, bpp: float, psnr_db: float | None, ms_ssim: float | None) -> float | None:
+    """The Lagrangian of measured numbers.
+
+    Args:
+        objective: Which one.
+        bpp: Bits a pixel.
+        psnr_db: In dB; ``None`` or infinite for a perfect image.
+        ms_ssim: In [0, 1]; ``None`` where it is not defined, and then there is no Lagrangian of it.
+    """
+    if ms_ssim is None and objective.distortion == "ms_ssim":
+        return None
+    mse = 0.0 if psnr_db is None else 10 ** (-psnr_db / 10)
+    rate, squares = (torch.tensor(value, dtype=torch.float64) for value in (bpp, mse))
+    return objective.loss(rate, squares, None if ms_ssim is None else rate.new_tensor(ms_ssim)).item()
 
 
 class ImageMean(Metric):

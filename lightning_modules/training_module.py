@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from lightning_modules.codecs import Codec, Distortion
-from lightning_modules.codecs.checkpoint import codec_spec, load_weights, without_tables
+from lightning_modules.codecs.checkpoint import CheckpointError, codec_spec, coding_copy, load_weights, without_tables
+from lightning_modules.coding import code_photograph
 from lightning_modules.rate_distortion import Objective, RateDistortion, TruePixels, rate_distortion
 from lightning_modules.rounding import Noise, Rounding, UniformNoise, hard_round
 
@@ -126,6 +127,8 @@ class TrainingModule(pl.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Evaluation:
         """Codes whole images with hard rounding; what it returns is for the callbacks, cropped to the true image."""
         x, (size,) = batch
+        if len(x) == 0:  # a rank without an image
+            return {"x": x, "x_hat": x, "bits": x.new_empty(0), "rd_loss": x.new_empty(0)}
         height, width = size.tolist()
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.compiler.set_stance("force_eager"):  # every size would be compiled anew
@@ -134,8 +137,22 @@ class TrainingModule(pl.LightningModule):
         bits = self.codec.bits(quantised)
         x = x[..., :height, :width]
         result = rate_distortion(x, x_hat, bits, self.objective, TruePixels.of(x))
-        self.log("valid/rd_loss", result.loss.mean(), on_epoch=True, batch_size=len(x), sync_dist=True)
         return {"x": x, "x_hat": x_hat, "bits": bits.total, "rd_loss": result.loss}
+
+    def on_test_start(self) -> None:
+        """Prepares a copy of the codec for coding."""
+        self.coder = coding_copy(self.codec, self.objective.lmbda, self.objective.distortion)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Evaluation | None:
+        """Codes a whole image into a file and decodes it, in fp32; ``None`` for the empty batch of a rank without an image."""
+        x, (size,) = batch
+        if len(x) == 0:
+            return None
+        height, width = size.tolist()
+        squares = Objective(self.objective.lmbda)  # an image may be too small for MS-SSIM; its file counts all the same
+        with torch.autocast(self.device.type, enabled=False):
+            coded, bpp_estimated = code_photograph(self.coder, x.float(), height, width, squares)
+        return {"coded": coded, "bpp_estimated": bpp_estimated}
 
     def configure_optimizers(self) -> Any:
         """Adam on (codec, quantiles); the schedule moves the learning rate of the first group.
@@ -193,7 +210,16 @@ class TrainingModule(pl.LightningModule):
         checkpoint["codec"] = codec_spec(self.codec)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Drops coding tables: a model in training has none."""
+        """Drops coding tables: a model in training has none.
+
+        Raises:
+            CheckpointError: The checkpoint is of another codec than the configuration's.
+        """
+        spec = codec_spec(self.codec)
+        if checkpoint.get("codec", spec) != spec:
+            raise CheckpointError(
+                f"the checkpoint is of {checkpoint['codec']}, the configuration of {spec}: use the config.yaml of its run"
+            )
         checkpoint["state_dict"] = without_tables(checkpoint["state_dict"])
 
     def _rate(self, step: int, total: int) -> float:

@@ -17,6 +17,11 @@ MARGIN = 8
 CAPTION_HEIGHT = 30
 
 
+def curve_step(trainer: pl.Trainer) -> int:
+    """Where Lightning puts what it logs now: the step that was done last, counted from 0."""
+    return max(0, trainer.global_step - 1)
+
+
 class Reconstructions(pl.Callback):
     """Puts the first validation images beside their reconstructions into TensorBoard.
 
@@ -30,11 +35,11 @@ class Reconstructions(pl.Callback):
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        if batch_idx >= self.images or not isinstance(trainer.logger, TensorBoardLogger):
-            return
         assert isinstance(outputs, Mapping)
+        if batch_idx >= self.images or len(outputs["x"]) == 0 or not isinstance(trainer.logger, TensorBoardLogger):
+            return
         pair = torch.cat([outputs["x"][0], outputs["x_hat"][0]], dim=-1)
-        trainer.logger.experiment.add_image(f"valid/{batch_idx}", pair.clamp(0, 1), trainer.global_step)
+        trainer.logger.experiment.add_image(f"valid/{batch_idx}", pair.clamp(0, 1), curve_step(trainer))
 
 
 def side_by_side(panels: Mapping[str, Tensor], path: Path) -> None:
@@ -44,6 +49,11 @@ def side_by_side(panels: Mapping[str, Tensor], path: Path) -> None:
         panels: Captions and uint8 images ``[3, H, W]`` of one size.
         path: A PNG file.
     """
+    captioned(panels).save(path)
+
+
+def captioned(panels: Mapping[str, Tensor]) -> Image.Image:
+    """Images ``[3, H, W]`` (uint8, of one size) beside one another, each under its caption."""
     images = [Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())) for image in panels.values()]
     width, height = images[0].size
     canvas = Image.new("RGB", (len(images) * (width + MARGIN) + MARGIN, height + CAPTION_HEIGHT + MARGIN), "white")
@@ -53,4 +63,4 @@ def side_by_side(panels: Mapping[str, Tensor], path: Path) -> None:
         left = MARGIN + column * (width + MARGIN)
         canvas.paste(image, (left, CAPTION_HEIGHT))
         draw.text((left, 6), caption, fill="black", font=font)
-    canvas.save(path)
+    return canvas

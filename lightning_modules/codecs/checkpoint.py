@@ -6,6 +6,7 @@ file they have underflowed to 0.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -96,6 +97,16 @@ def load_codec(checkpoint: str | Path) -> LoadedCodec:
     if not _has_tables(file.state):
         codec.make_tables()
     return LoadedCodec(codec, file.lmbda, file.distortion, model_hash(codec))
+
+
+def coding_copy(codec: Codec, lmbda: float, distortion: Distortion) -> LoadedCodec:
+    """A copy of a codec in training, ready to code: what :func:`load_codec` makes of its checkpoint.
+
+    The codec itself gets no tables: they may move its medians, and its checkpoints must not hold them.
+    """
+    prepared = copy.deepcopy(codec).float().cpu().requires_grad_(False).eval()
+    prepared.make_tables()  # on the CPU: another device's tables would differ in a last digit, and the hash with them
+    return LoadedCodec(prepared.to(codec.device), lmbda, distortion, model_hash(prepared))
 
 
 def load_weights(codec: Codec, checkpoint: str | Path) -> list[str]:

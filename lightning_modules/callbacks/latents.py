@@ -1,0 +1,115 @@
+"""Latents beside the scales that the hyperprior predicts for them: figure 2 of Balle et al. 2018, while a codec trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+
+from data.images import to_uint8
+from lightning_modules.callbacks.images import captioned, curve_step
+from lightning_modules.codecs import Codec, Quantised
+from lightning_modules.rounding import hard_round
+from lightning_modules.training_module import TrainingModule
+
+MIN_SCALE = 0.11
+"""Lower bound of the scales in the entropy model."""
+
+WHITENED_RANGE = 3.0
+"""Whitened latents are drawn from black to white over so many standard deviations on either side of 0."""
+
+PANEL_SIDE = 400
+"""Longer side of a panel in pixels, about."""
+
+
+class LatentPictures(pl.Callback):
+    """Draws into TensorBoard, as ``latents/*``, the first validation image and a channel of its y.
+
+    In a row: the image; y; where the codec predicts them the means; the standard deviations sigma; and y (less its means) over
+    sigma, which looks like noise without a trace of the image once the hyperprior tells all that it can. A codec without a
+    hyperprior has y alone. The channel is the one in which predicted scales save most.
+    """
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        assert isinstance(outputs, Mapping) and isinstance(pl_module, TrainingModule)
+        x = batch[0]
+        if batch_idx > 0 or len(x) == 0 or not (trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger)):
+            return
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            panels = latent_panels(pl_module.codec, x[:1], outputs["x"][0])
+        for number, (name, (caption, panel)) in enumerate(panels.items(), start=1):  # TensorBoard sorts by name
+            picture = np.asarray(captioned({caption: panel}))
+            trainer.logger.experiment.add_image(f"latents/{number}_{name}", picture, curve_step(trainer), dataformats="HWC")
+
+
+def latent_panels(codec: Codec, x: Tensor, image: Tensor) -> dict[str, tuple[str, Tensor]]:
+    """A caption and a uint8 picture ``[3, H, W]`` each: ``image``, ``y``, ``mu``, ``sigma``, ``whitened``; of one size, on the CPU.
+
+    Args:
+        codec: Any codec; without a hyperprior there are ``image`` and ``y`` alone, without means no ``mu``.
+        x: ONE padded image, ``[1, 3, H', W']`` in [0, 1].
+        image: The same without its padding, ``[3, H, W]``.
+    """
+    latents = codec.analyse(x)
+    quantised = codec.quantise(latents, hard_round)
+    prior = quantised.prior
+    channel = telling_channel(quantised)
+    stride = x.shape[-1] // latents.y.shape[-1]
+    rows, columns = (-(-side // stride) for side in image.shape[-2:])  # behind them is padding
+    size = [max(1, round(side * PANEL_SIDE / max(image.shape[-2:]))) for side in image.shape[-2:]]
+
+    def crop(values: Tensor) -> Tensor:
+        return values[0, channel, :rows, :columns].cpu()
+
+    def enlarge(gray: Tensor) -> Tensor:
+        return to_uint8(F.interpolate(gray[None, None], size, mode="nearest-exact")[0]).expand(3, -1, -1)
+
+    y = crop(latents.y)
+    largest = max(1.0, float(y.abs().max()))
+    photograph = F.interpolate(image[None].float().cpu(), size, mode="bilinear", antialias=True)[0]
+    panels = {"image": ("image", to_uint8(photograph))}
+    panels["y"] = f"y, channel {channel}: -{largest:.1f} to {largest:.1f}", enlarge(y / largest / 2 + 0.5)
+    if prior is None:
+        return panels
+    if prior.means is not None:
+        means = crop(prior.means)
+        panels["mu"] = f"mu: -{largest:.1f} to {largest:.1f}", enlarge(means / largest / 2 + 0.5)
+        y = y - means
+    sigma = crop(prior.scales).clamp(min=MIN_SCALE)
+    octaves = torch.log2(sigma / sigma.min())  # linear, the few largest would leave the others black
+    caption = f"sigma, log: {float(sigma.min()):.2f} to {float(sigma.max()):.1f}"
+    panels["sigma"] = caption, enlarge(octaves / octaves.max().clamp(min=1.0))
+    name = "y / sigma" if prior.means is None else "(y - mu) / sigma"
+    caption = f"{name}: -{WHITENED_RANGE:.0f} to {WHITENED_RANGE:.0f}"
+    panels["whitened"] = caption, enlarge(y / sigma / (2 * WHITENED_RANGE) + 0.5)
+    return panels
+
+
+def telling_channel(quantised: Quantised) -> int:
+    """The channel of ``y_hat`` (batch of 1) in which the prior saves the most bits against one scale for the whole channel.
+
+    (The one with the most bits of all is a small copy of the image, whose scale hardly varies.) Without a prior, the one that
+    varies most.
+    """
+    y_hat, prior = quantised.y_hat, quantised.prior
+    if prior is None:
+        return int(y_hat.var((0, 2, 3)).argmax())
+    centred = y_hat if prior.means is None else y_hat - prior.means
+    one_scale = centred.square().mean((2, 3), keepdim=True).sqrt().expand_as(centred)
+    return int((_bits(centred, one_scale) - _bits(centred, prior.scales)).argmax())
+
+
+def _bits(centred: Tensor, scales: Tensor) -> Tensor:
+    """Bits of each channel under N(0, scales^2) convolved with U(-1/2, 1/2), ``[M]``."""
+    distance, scales = centred.abs(), scales.clamp(min=MIN_SCALE)
+    # In the lower tail: in the upper one both terms round to 1.
+    likelihood = torch.special.ndtr((0.5 - distance) / scales) - torch.special.ndtr((-0.5 - distance) / scales)
+    return -torch.log2(likelihood.clamp(min=1e-9)).sum((0, 2, 3))

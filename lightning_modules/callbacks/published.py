@@ -1,0 +1,60 @@
+"""Published points beside the curves of a training, and one curve through any number of resumes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+from lightning_modules.callbacks.images import curve_step
+from lightning_modules.published import PublishedPoint, published_point
+from lightning_modules.training_module import TrainingModule
+
+CHARTS = {
+    "R-D loss": "rd_loss",
+    "bpp": "bpp",
+    "PSNR, dB": "psnr_db",
+    "MS-SSIM": "ms_ssim",
+}
+"""Titles of the charts, and the numbers of a published point that they show."""
+
+
+class PublishedPoints(pl.Callback):
+    """Draws the published point of the codec and lambda as a line into the charts of validation, where there is such a point.
+
+    It is logged at each validation as ``published/*``, and TensorBoard's tab of custom scalars shows it beside ``valid/*``. The two
+    are comparable where the validation images are Kodak's.
+    """
+
+    point: PublishedPoint | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        self.point = published_point(pl_module.codec, pl_module.objective)
+        if self.point is not None and isinstance(trainer.logger, TensorBoardLogger):
+            # Tags are regular expressions here.
+            charts = {title: ["Multiline", [f"^{tag}$" for tag in _tags(name)]] for title, name in CHARTS.items()}
+            trainer.logger.experiment.add_custom_scalars({f"validation and {self.point.architecture}": charts})
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.point is None or trainer.sanity_checking:
+            return
+        values = {f"published/{name}": float(getattr(self.point, name)) for name in CHARTS.values()}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, curve_step(trainer))
+
+
+class ContinuousCurves(pl.Callback):
+    """Tells TensorBoard, when a run is resumed, to forget what was logged after the checkpoint: those steps are done again."""
+
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step > 0 and trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
+            restart = Event(step=trainer.global_step, session_log=SessionLog(status=SessionLog.START))
+            trainer.logger.experiment.file_writer.add_event(restart)
+
+
+def _tags(name: str) -> list[str]:
+    own = ["valid/rd_loss_of_means", "valid/rd_loss"] if name == "rd_loss" else [f"valid/{name}"]
+    return [*own, f"published/{name}"]

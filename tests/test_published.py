@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+
+from lightning_modules.codecs import Codec, ScaleHyperpriorCodec
+from lightning_modules.published import POINTS, published_point
+from lightning_modules.rate_distortion import Objective
+
+
+def test_the_point_of_a_codec_at_a_lambda(small_codec: ScaleHyperpriorCodec) -> None:
+    point = published_point(small_codec, Objective(0.013, "mse"))
+    assert point is not None and (point.architecture, point.quality) == ("bmshj2018-hyperprior", 4)
+    assert (point.bpp, point.psnr_db, point.ms_ssim) == (0.4784, 32.838, 0.9749)
+    assert point.rd_loss == pytest.approx(0.4784 + 0.013 * 255**2 * 10**-3.2838)
+    point = published_point(small_codec, Objective(16.64, "ms_ssim"))
+    assert point is not None and point.rd_loss == pytest.approx(0.3495 + 16.64 * (1 - 0.9806))
+
+
+def test_every_codec_has_points(any_codec: Codec) -> None:
+    assert published_point(any_codec, Objective(0.013)) is not None
+
+
+def test_where_none_was_published_there_is_none(small_codec: ScaleHyperpriorCodec) -> None:
+    assert published_point(small_codec, Objective(0.014, "mse")) is None
+    assert published_point(small_codec, Objective(0.013, "ms_ssim")) is None
+
+    class Other(type(small_codec.net)):  # type: ignore[misc]
+        pass
+
+    small_codec.net.__class__ = Other
+    assert published_point(small_codec, Objective(0.013, "mse")) is None
+
+
+def test_curves_rise_and_a_better_prior_is_better() -> None:
+    curves = {(point.architecture, point.distortion): [] for point in POINTS}  # type: ignore[var-annotated]
+    for point in POINTS:
+        curves[point.architecture, point.distortion].append(point)
+    assert len(curves) == 6
+    for points in curves.values():
+        assert [point.quality for point in points] == list(range(1, 9))
+        for name in ("lmbda", "bpp", "psnr_db", "ms_ssim"):
+            values = [getattr(point, name) for point in points]
+            assert values == sorted(values)
+    for factorised, hyperprior, mean_scale in zip(
+        *(curves[name, "mse"] for name in ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean")), strict=True
+    ):
+        assert factorised.rd_loss > hyperprior.rd_loss > mean_scale.rd_loss
