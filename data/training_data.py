@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.crops import ContiguousSampler, RandomCrops
 from data.images import find_images, pad, read_image, to_float
+from data.workers import leave_signals_to_the_main_process
 
 
 class WholeImages(Dataset[tuple[Tensor, Tensor]]):
@@ -85,6 +86,7 @@ class TrainingDataModule(pl.LightningDataModule):
             sampler=ContiguousSampler(self.steps_per_epoch * samples, used * samples, rank, world),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            worker_init_fn=leave_signals_to_the_main_process,
             drop_last=True,
         )
 

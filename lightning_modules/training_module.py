@@ -76,8 +76,9 @@ class TrainingModule(pl.LightningModule):
         """The loss of a batch of crops ``[B, 3, H, W]``."""
         batches = self.trainer.fit_loop.epoch_loop.total_batch_idx
         # A seed for each crop of the run instead of one stream: a resumed run draws what it would have drawn.
-        first = (self.seed * 1_000_003 + batches * self.trainer.world_size + self.global_rank) * len(batch)
-        loss, result, auxiliary = self.loss(batch, range(first, first + len(batch)))
+        world, crops = self.trainer.world_size, len(batch) * self.trainer.world_size
+        first = (self.seed * 1_000_003 + batches) * crops + self.global_rank  # ranks take turns, as their crops do
+        loss, result, auxiliary = self.loss(batch, range(first, first + crops, world))
         self._log_training(result, auxiliary)
         return loss
 
