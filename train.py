@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,23 @@ import torch
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 import lightning_modules.startup  # noqa: F401  (before the project's other modules)
 from data.training_data import TrainingDataModule
+from lightning_modules import slurm
+from lightning_modules.callbacks.checkpointing import LastCheckpoint, Stopped, steps_done
 from lightning_modules.callbacks.evaluation import FileEvaluation
 from lightning_modules.callbacks.images import Reconstructions
 from lightning_modules.callbacks.latents import LatentPictures
 from lightning_modules.callbacks.metrics import ValidationMetrics
-from lightning_modules.callbacks.published import ContinuousCurves, PublishedPoints
+from lightning_modules.callbacks.published import PublishedPoints
 from lightning_modules.callbacks.throughput import Throughput
 from lightning_modules.cli import errors_in_one_line
 from lightning_modules.codecs.checkpoint import AtomicCheckpointIO
 from lightning_modules.training_module import TrainingModule
 
-LAST, BEST = "last", "best"
+LAST, BEST = "last.ckpt", "best.ckpt"
 
 
 class SaveConfig(SaveConfigCallback):
@@ -56,7 +60,9 @@ class TrainingCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what belongs to neither model nor data."""
         parser.add_argument("--output", type=Path, default=Path("runs/train"), help="Folder of the run; a rerun goes on in it.")
+        parser.add_argument("--resume", default="auto", help="'auto': go on from last.ckpt, if any; 'never'; or a checkpoint.")
         parser.add_argument("--checkpoint_every", type=int, default=500, help="Steps between two writings of last.ckpt.")
+        parser.add_argument("--checkpoint_minutes", type=float, default=10, help="Longest time between two writings of it.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Finds the checkpoint to test before the settings are read from it.
@@ -67,10 +73,10 @@ class TrainingCLI(LightningCLI):
         super().parse_arguments(parser, args)
         config = self.config.get("test")
         if config is not None and config.ckpt_path is None:
-            candidates = [Path(config.output) / f"{name}.ckpt" for name in (BEST, LAST)]
+            candidates = [Path(config.output) / name for name in (BEST, LAST)]
             found = next((path for path in candidates if path.is_file()), None)
             if found is None:
-                raise ValueError(f"{config.output} holds neither best.ckpt nor last.ckpt: give --output RUN, or --ckpt_path FILE")
+                raise ValueError(f"{config.output} holds neither {BEST} nor {LAST}: give --output RUN, or --ckpt_path FILE")
             config.ckpt_path = str(found)
 
     def before_instantiate_classes(self) -> None:
@@ -83,12 +89,15 @@ class TrainingCLI(LightningCLI):
         """Adds the logger, the checkpoints and the callbacks of the project to what the configuration asks for."""
         config = self.config[self.subcommand]
         output = Path(config.output)
+        self.resumed = checkpoint_to_resume(config.resume, output) if self.subcommand == "fit" else None
         if config.trainer.logger is None or config.trainer.logger is True:
-            # No version: the curves of a resumed run are one.
-            kwargs["logger"] = TensorBoardLogger(output, name="", version="tensorboard", default_hp_metric=False)
+            # No version: the curves of a resumed run are one. What a killed run logged after its checkpoint is logged anew.
+            step = steps_done(self.resumed) if self.resumed else 0
+            purge: dict[str, Any] = {"purge_step": step} if self.subcommand == "fit" else {}
+            kwargs["logger"] = TensorBoardLogger(output, name="", version="tensorboard", default_hp_metric=False, **purge)
         callbacks = [
             *(self.config_init[self.subcommand].trainer.callbacks or []),
-            ModelCheckpoint(output, LAST, every_n_train_steps=config.checkpoint_every, enable_version_counter=False),
+            LastCheckpoint(output / LAST, config.checkpoint_every, config.checkpoint_minutes),
             ValidationMetrics(),
             PublishedPoints(),
             Reconstructions(),
@@ -96,45 +105,86 @@ class TrainingCLI(LightningCLI):
             FileEvaluation(output / "test"),
         ]
         if config.trainer.logger is not False:
-            callbacks += [LearningRateMonitor("step"), Throughput(), ContinuousCurves()]
+            callbacks += [LearningRateMonitor("step"), Throughput()]
         if self.subcommand == "test":
             kwargs["precision"] = "32-true"  # files are coded in fp32, whatever the model was trained in
         if config.data.valid is not None:
-            callbacks.append(ModelCheckpoint(output, BEST, "valid/rd_loss", enable_version_counter=False))
-        kwargs["default_root_dir"] = output  # where Lightning writes and looks for the checkpoint of a requeued job
-        return super().instantiate_trainer(callbacks=callbacks, plugins=[AtomicCheckpointIO()], **kwargs)
+            callbacks.append(ModelCheckpoint(output, Path(BEST).stem, "valid/rd_loss", enable_version_counter=False))
+        kwargs["default_root_dir"] = output
+        plugins = [AtomicCheckpointIO(), *filter(None, [slurm.cluster_environment()])]
+        trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+        slurm.check_tasks(trainer.num_devices, trainer.num_nodes)
+        return trainer
 
     def before_test(self) -> None:
         """Files are coded in fp32, and that means it."""
         torch.backends.cudnn.allow_tf32 = False
 
     def before_fit(self) -> None:
-        """Goes on from the last checkpoint of the folder, unless another was asked for."""
+        """Goes on from the checkpoint that ``--resume`` says."""
         config = self.config_init[self.subcommand]
-        last = Path(config.output) / f"{LAST}.ckpt"
-        requeued = max((path.stat().st_mtime for path in last.parent.glob("hpc_ckpt_*.ckpt")), default=0.0)
-        # Of a requeued job's checkpoint, Lightning finds the path by itself.
-        if config.ckpt_path is None and last.is_file() and last.stat().st_mtime > requeued:
-            print(f"going on from {last}")
-            config.ckpt_path = str(last)
+        if config.ckpt_path is not None:
+            raise ValueError(f"fit goes on from a checkpoint with --resume {config.ckpt_path}, not with --ckpt_path")
+        if self.resumed is not None:
+            rank_zero_only(print)(f"going on from {self.resumed}, step {steps_done(self.resumed)}")
+            config.ckpt_path = str(self.resumed)
 
-    def after_fit(self) -> None:
-        """The last checkpoint is that of the last step."""
-        self.trainer.save_checkpoint(Path(self.config[self.subcommand].output) / f"{LAST}.ckpt")
+
+def checkpoint_to_resume(resume: str, output: Path) -> Path | None:
+    """The checkpoint that a run goes on from.
+
+    Args:
+        resume: ``auto``, ``never`` or a path. A job that Slurm has started again goes on from its own last checkpoint in any case.
+        output: Folder of the run. ``never`` puts its last checkpoint aside.
+
+    Raises:
+        CheckpointError: There is no such file.
+    """
+    last = output / LAST
+    if last.is_file() and (resume == "auto" or slurm.is_requeued()):
+        return last
+    if resume == "never" and last.is_file():
+        rank_zero_only(last.replace)(last.with_suffix(".ckpt.old"))
+    if resume in {"auto", "never"}:
+        return None
+    steps_done(Path(resume))
+    return Path(resume)
+
+
+def after_signal(stop: Stopped) -> int:
+    """Says where a stopped run stands and, at a time limit of Slurm, puts the job back into the queue. The exit code."""
+    if not stop.is_global_zero:
+        return 0
+    line = f"stopped by {stop.signum.name} at step {stop.step}, which {stop.checkpoint} holds"
+    job = slurm.job_id()
+    if stop.signum == signal.SIGUSR1 and job is not None:
+        print(f"{line}: requeueing job {job}", file=sys.stderr, flush=True)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm's, for what still runs of the job
+        problem = slurm.requeue(job)
+        if problem is None:
+            return 0
+        line = f"job {job} cannot be requeued ({problem}): submit it again"
+    else:
+        line += ": rerunning the command goes on from there"
+    print(line, file=sys.stderr, flush=True)
+    return int(128 + stop.signum)
 
 
 def main(args: list[str] | None = None) -> int:
     """Runs the command (``args``: of it, by default the process's)."""
     with errors_in_one_line():
-        TrainingCLI(
-            TrainingModule,
-            TrainingDataModule,
-            save_config_callback=SaveConfig,
-            save_config_kwargs={"save_to_log_dir": False},
-            seed_everything_default=0,
-            trainer_defaults={"use_distributed_sampler": False},  # the data module shards the crops
-            args=args,
-        )
+        try:
+            TrainingCLI(
+                TrainingModule,
+                TrainingDataModule,
+                save_config_callback=SaveConfig,
+                save_config_kwargs={"save_to_log_dir": False},
+                seed_everything_default=0,
+                trainer_defaults={"use_distributed_sampler": False},  # the data module shards the crops
+                args=args,
+            )
+        except Stopped as stop:
+            return after_signal(stop)
     return 0
 
 

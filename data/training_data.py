@@ -16,6 +16,7 @@ from data.crops import ContiguousSampler, CropPlan, RandomCrops
 from data.image_sets import Root, image_sets
 from data.images import find_images, pad, read_image, to_float, unique_names
 from data.memory import CropsInMemory
+from data.workers import leave_signals_to_the_main_process
 
 
 class WholeImages(Dataset[tuple[Tensor, Tensor]]):
@@ -119,6 +120,7 @@ class TrainingDataModule(pl.LightningDataModule):
             persistent_workers=workers > 0,
             pin_memory=not self.in_memory and self._device.type == "cuda",
             collate_fn=list if self.in_memory else None,
+            worker_init_fn=leave_signals_to_the_main_process,
             drop_last=True,
         )
 

@@ -1,12 +1,9 @@
-"""Published points beside the curves of a training, and one curve through any number of resumes."""
+"""Published points beside the curves of a training."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from lightning_modules.callbacks.images import curve_step
 from lightning_modules.published import PublishedPoint, published_point
@@ -44,15 +41,6 @@ class PublishedPoints(pl.Callback):
         values = {f"published/{name}": float(getattr(self.point, name)) for name in CHARTS.values()}
         for logger in trainer.loggers:
             logger.log_metrics(values, curve_step(trainer))
-
-
-class ContinuousCurves(pl.Callback):
-    """Tells TensorBoard, when a run is resumed, to forget what was logged after the checkpoint: those steps are done again."""
-
-    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.global_step > 0 and trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
-            restart = Event(step=trainer.global_step, session_log=SessionLog(status=SessionLog.START))
-            trainer.logger.experiment.file_writer.add_event(restart)
 
 
 def _tags(name: str) -> list[str]:

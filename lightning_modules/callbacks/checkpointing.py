@@ -1,0 +1,129 @@
+"""Keeps ``last.ckpt``: at regular steps and times, when a signal stops the run, and at the end."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+
+from lightning_modules.codecs.checkpoint import CheckpointError
+
+NOTHING, SAVE = 0, 1
+WISHES = {signal.SIGINT: 2, signal.SIGTERM: 3, signal.SIGUSR1: 4}
+"""What ranks wish, the strongest last. The time limit's warning comes first: the SIGTERM that may follow it is of the limit too."""
+
+LOOK_EVERY = 5
+"""Steps between two agreements of several ranks."""
+
+
+class Stopped(SystemExit):
+    """A signal ended the training between two batches, on every rank.
+
+    Attributes:
+        signum: The signal.
+        step: Optimiser steps done.
+        checkpoint: Holds them.
+        is_global_zero: Whether this rank is the first.
+    """
+
+    def __init__(self, signum: signal.Signals, step: int, checkpoint: Path, is_global_zero: bool) -> None:
+        super().__init__(128 + signum)
+        self.signum, self.step, self.checkpoint, self.is_global_zero = signum, step, checkpoint, is_global_zero
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes one checkpoint again and again; a run that is killed loses what came after the latest.
+
+    SIGUSR1 (Slurm's warning before the time limit), SIGTERM (preemption, scancel) and SIGINT (Ctrl-C) end the run at the end of
+    a batch, with the checkpoint of that batch, by raising :class:`Stopped`. A signal may reach ranks at different steps, so
+    they agree on it every :data:`LOOK_EVERY` steps. A second Ctrl-C ends the run at once.
+
+    Args:
+        path: Of the checkpoint.
+        every_steps: Optimiser steps between two writings.
+        every_minutes: Longest time between two writings.
+
+    Raises:
+        ValueError: A period is not above 0.
+    """
+
+    def __init__(self, path: Path, every_steps: int, every_minutes: float) -> None:
+        if every_steps < 1 or not every_minutes > 0:
+            raise ValueError("checkpoint_every must be at least 1 and checkpoint_minutes above 0")
+        self.path, self.every_steps, self.every_minutes = Path(path), every_steps, every_minutes
+        self._wish, self._agreed, self._step, self._saved_at = NOTHING, NOTHING, 0, 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._wish, self._agreed, self._step, self._saved_at = NOTHING, NOTHING, trainer.global_step, time.monotonic()
+        # Lightning has set its own handlers by now (that of SIGTERM talks to the other ranks in the middle of a step), and
+        # puts back at the end what was there before.
+        for signum in WISHES:
+            signal.signal(signum, self._remember)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any) -> None:
+        step = trainer.global_step
+        if step == self._step:
+            return  # gradients are being accumulated
+        self._step = step
+        self._agreed = self._agree(trainer)
+        if self._agreed or step % self.every_steps == 0:
+            self._save(trainer)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        # Not at the end of the batch before: its values were yet to be logged.
+        self._stop(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer)
+
+    def _remember(self, signum: int, frame: FrameType | None) -> None:
+        """The signal handler: Python runs it between two of its instructions, so it must do next to nothing."""
+        self._wish = max(self._wish, WISHES[signal.Signals(signum)])
+        if signum == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _agree(self, trainer: pl.Trainer) -> int:
+        """The strongest wish of all ranks."""
+        several = trainer.world_size > 1
+        if several and trainer.global_step % LOOK_EVERY:
+            return NOTHING
+        # The first rank's clock decides for all: a checkpoint takes every rank.
+        late = trainer.is_global_zero and time.monotonic() - self._saved_at > 60 * self.every_minutes
+        wish = max(self._wish, SAVE if late else NOTHING)
+        if several:
+            shared = torch.tensor(wish, device=trainer.strategy.root_device)
+            torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+            wish = int(shared)
+        return wish
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        self._saved_at = time.monotonic()
+
+    def _stop(self, trainer: pl.Trainer) -> None:
+        if self._agreed > SAVE:
+            (signum,) = (signum for signum, wish in WISHES.items() if wish == self._agreed)
+            raise Stopped(signum, self._step, self.path, trainer.is_global_zero)
+
+
+def steps_done(checkpoint: Path) -> int:
+    """Optimiser steps of a checkpoint of a training.
+
+    Raises:
+        CheckpointError: The file is missing, or no checkpoint of ``train.py fit``.
+    """
+    if not checkpoint.is_file():
+        raise CheckpointError(f"no such checkpoint: {checkpoint}")
+    try:
+        return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    except Exception as error:  # torch.load raises whatever the unpickler met
+        raise CheckpointError(f"{checkpoint} is damaged or no checkpoint of train.py fit: {type(error).__name__}") from error

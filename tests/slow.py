@@ -1,0 +1,21 @@
+"""What tests of stopped runs add to a training."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytorch_lightning as pl
+
+
+class Slow(pl.Callback):
+    """Makes steps long enough to be met by a signal; the rank ``SIGNAL_RANK`` sends one to itself after the sixth.
+
+    ``SLOW_SECONDS``: of a step.
+    """
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
+        time.sleep(float(os.environ.get("SLOW_SECONDS", "0.2")))
+        if trainer.global_step == 6 and os.environ.get("SIGNAL_RANK") == str(trainer.global_rank):
+            os.kill(os.getpid(), signal.SIGTERM)

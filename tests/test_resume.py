@@ -1,0 +1,179 @@
+"""Trainings that are killed, stopped or put off, each a real process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train
+from data.samples import sample_paths
+from tests.test_training import ROOT, arguments, weights
+
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photographs")
+    for path in sample_paths()[:2]:
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
+def settings(photographs: Path, output: Path, *more: str) -> list[str]:
+    length = (f"--trainer.max_steps={STEPS}", "--data.steps_per_epoch=10", "--checkpoint_every=3")
+    return arguments(photographs, output, *length, *more)
+
+
+def start(photographs: Path, output: Path, *more: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    command = [sys.executable, "train.py", *settings(photographs, output, "--trainer.callbacks+=tests.slow.Slow", *more)]
+    return subprocess.Popen(
+        command, cwd=ROOT, env={**inherited, **(environment or {})}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_checkpoint(process: subprocess.Popen[str], output: Path) -> None:
+    while not (output / "last.ckpt").is_file():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(torch.load(checkpoint, weights_only=True)["global_step"])
+
+
+@pytest.fixture(scope="module")
+def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """Weights of the uninterrupted run."""
+    output = tmp_path_factory.mktemp("whole")
+    train.main(settings(pictures, output))
+    return weights(output / "last.ckpt")
+
+
+def assert_rerun_ends_in(expected: dict[str, torch.Tensor], pictures: Path, output: Path) -> None:
+    train.main(settings(pictures, output))
+    assert step_of(output / "last.ckpt") == STEPS
+    found = weights(output / "last.ckpt")
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]), name
+    events = EventAccumulator(str(output / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(STEPS))  # one curve, each step once
+
+
+def test_a_killed_run_goes_on_and_ends_in_the_same_weights(pictures: Path, whole: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    process = start(pictures, output)
+    wait_for_checkpoint(process, output)
+    process.kill()
+    process.communicate()
+    assert step_of(output / "last.ckpt") < STEPS
+    assert_rerun_ends_in(whole, pictures, output)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_keeps_the_step_it_reports(
+    signum: signal.Signals, code: int, pictures: Path, whole: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    process = start(pictures, output, "--data.workers=1")
+    wait_for_checkpoint(process, output)
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    step = step_of(output / "last.ckpt")
+    assert f"stopped by {signum.name} at step {step}" in errors.splitlines()[-1] and "rerunning" in errors
+    assert "Traceback" not in errors
+    assert_rerun_ends_in(whole, pictures, output)
+
+
+def fake_scontrol(folder: Path, code: int) -> Path:
+    folder.mkdir()
+    script = folder / "scontrol"
+    script.write_text(f'#!/bin/sh\necho "$@" >> {folder}/calls\n[ {code} = 0 ] || echo "Job is gone" >&2\nexit {code}\n')
+    script.chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize(("code", "array"), [(0, True), (1, False)])
+def test_a_time_limit_requeues_the_job(code: int, array: bool, pictures: Path, tmp_path: Path) -> None:
+    output, folder = tmp_path / "run", fake_scontrol(tmp_path / "bin", code)
+    slurm = {"SLURM_JOB_ID": "12", **({"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"} if array else {})}
+    process = start(pictures, output, environment={**slurm, "PATH": f"{folder}:{os.environ['PATH']}"})
+    wait_for_checkpoint(process, output)
+    process.send_signal(signal.SIGUSR1)
+    _, errors = process.communicate(timeout=120)
+    step, job = step_of(output / "last.ckpt"), "7_3" if array else "12"
+    assert f"stopped by SIGUSR1 at step {step}" in errors
+    assert (folder / "calls").read_text() == f"requeue {job}\n"
+    assert process.returncode == (0 if code == 0 else 138)
+    assert ("cannot be requeued (Job is gone): submit it again" in errors) == (code == 1)
+
+
+def test_resume_never_starts_anew_but_a_requeued_job_goes_on(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    short = arguments(pictures, output, "--trainer.max_steps=2")
+    train.main(short)
+    first = (output / "last.ckpt").read_bytes()
+    capsys.readouterr()
+    train.main([*short, "--resume=never"])
+    assert "going on" not in capsys.readouterr().out
+    assert (output / "last.ckpt.old").read_bytes() == first
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    train.main([*short, "--resume=never", "--trainer.max_steps=3"])
+    assert f"going on from {output}/last.ckpt, step 2" in capsys.readouterr().out
+
+
+def test_resume_from_a_path(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train.main(arguments(pictures, tmp_path / "first", "--trainer.max_steps=2"))
+    (tmp_path / "run").mkdir()
+    checkpoint = (tmp_path / "first/last.ckpt").rename(tmp_path / "elsewhere.ckpt")
+    train.main(arguments(pictures, tmp_path / "run", "--trainer.max_steps=3", "--resume", str(checkpoint)))
+    assert f"going on from {checkpoint}, step 2" in capsys.readouterr().out
+    assert step_of(tmp_path / "run/last.ckpt") == 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("--resume=missing.ckpt", "no such checkpoint: missing.ckpt"),
+        ("--resume=pyproject.toml", "damaged or no checkpoint of train.py fit"),
+        ("--ckpt_path=other.ckpt", "--resume other.ckpt"),
+        ("--checkpoint_every=0", "checkpoint_every must be at least 1"),
+        ("--checkpoint_minutes=0", "checkpoint_minutes above 0"),
+    ],
+)
+def test_what_cannot_be_resumed_is_one_line(
+    setting: str, message: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        train.main(arguments(pictures, tmp_path / "run", setting))
+    assert stop.value.code == 2 and message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_checkpoint_is_written_after_minutes(pictures: Path, tmp_path: Path) -> None:
+    more = ("--checkpoint_every=1000", "--checkpoint_minutes=0.000001", "--trainer.callbacks+=tests.test_training.Stop")
+    with pytest.raises(RuntimeError, match="killed"):
+        train.main(arguments(pictures, tmp_path / "run", *more))
+    assert step_of(tmp_path / "run/last.ckpt") == 3
+
+
+def test_ranks_agree_on_a_signal_of_one_of_them(pictures: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    two = ("--trainer.devices=2", "--trainer.strategy=ddp")
+    process = start(pictures, output, *two, environment={"SIGNAL_RANK": "1"})
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 143, errors
+    step = step_of(output / "last.ckpt")
+    assert f"stopped by SIGTERM at step {step}" in errors and errors.count("stopped by") == 1
