@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SET_UP := .venv/installed
 
-.PHONY: demo test lint unit clean
+.PHONY: demo test lint unit slurm-test clean
 
 demo: $(SET_UP)
 	$(BIN)/python refine.py --config configs/refine/ssl.yaml --model.steps 150 --output runs/demo --compare coffee
@@ -17,6 +17,10 @@ lint: $(SET_UP)
 
 unit: $(SET_UP)
 	$(BIN)/python -m pytest
+
+# On a real Slurm, which it installs, starts and ends (Debian, as root); skipped with the reason where it cannot.
+slurm-test: $(SET_UP)
+	$(BIN)/python -m pytest -m slurm -rs tests/slurm
 
 $(SET_UP): pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -8,29 +8,41 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 import lightning_modules.startup  # noqa: F401  (before the project's other modules)
 from data.images import read_image
 from data.refinement_data import RefinementDataModule
+from lightning_modules import slurm
 from lightning_modules.bitstream import decode_image
 from lightning_modules.callbacks.curves import RefinementCurves
 from lightning_modules.callbacks.images import side_by_side
 from lightning_modules.callbacks.progress import RefinementProgress
-from lightning_modules.callbacks.results import ResultWriter
-from lightning_modules.cli import INTERRUPTED, errors_in_one_line, fail
+from lightning_modules.callbacks.results import EndOnSigterm, ResultWriter
+from lightning_modules.cli import INTERRUPTED, TERMINATED, errors_in_one_line, fail
 from lightning_modules.refinement_module import RefinementModule
 from lightning_modules.results import (
     BASE_BITSTREAMS,
     BITSTREAMS,
+    FAILURES,
     IMAGES,
     ImageResult,
+    check_settings,
     format_psnr,
+    names_with_results,
     print_table,
-    read_results,
+    read_failures,
+    read_result,
     summarise,
+    write_atomically,
 )
+
+PRINTED = 50
+"""Images and failures that are printed one by one; of more, the table is that of the means."""
 
 TRAINER_DEFAULTS = {
     "logger": False,
@@ -52,6 +64,24 @@ class RefinementCLI(LightningCLI):
         parser.add_argument("--compare", type=str | None, default=None, help="Image to draw side by side as comparison.png.")
         parser.link_arguments("seed", "model.seed")
 
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Under ``srun``, tasks share the images and know nothing of one another, unless a strategy makes one group of them."""
+        number, tasks = slurm.task()
+        environment: ClusterEnvironment | None
+        if tasks > 1 and self.config.trainer.strategy == "auto":
+            environment = LightningEnvironment()
+            environment.set_global_rank(0)  # each is the first of its own; Lightning took the task's number for it
+            if self.datamodule.shard is None:
+                self.datamodule.shard = number, tasks
+        else:
+            environment = slurm.cluster_environment()
+        if environment is not None:
+            kwargs["plugins"] = [environment]
+        trainer = super().instantiate_trainer(**kwargs)
+        if isinstance(environment, slurm.SrunEnvironment):
+            slurm.check_tasks(trainer.num_devices, trainer.num_nodes)
+        return trainer
+
 
 def main(args: list[str] | None = None) -> int:
     """Runs the command (``args``: of it, by default the process's); 0, or 1 where an image failed."""
@@ -66,22 +96,22 @@ def main(args: list[str] | None = None) -> int:
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=False,
         )
-        names, finished, mark = prepare(cli)
+        names, mark = prepare(cli)
         writers = [RefinementCurves(cli.config.output), ResultWriter(cli.config.output, mark)]  # the mark of a finished image last
-        cli.trainer.callbacks += [RefinementProgress(), *writers]  # type: ignore[attr-defined]
-        interrupted = False
-        if len(finished) < len(names):
+        cli.trainer.callbacks += [RefinementProgress(), *writers, EndOnSigterm()]  # type: ignore[attr-defined]
+        interrupted: int | None = None
+        if len(cli.datamodule.finished) < len(cli.datamodule.share):
             try:
                 cli.trainer.predict(cli.model, datamodule=cli.datamodule, return_predictions=False)
                 cli.trainer.strategy.barrier()
-            except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-                interrupted = True
+            except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the first into the second
+                interrupted = TERMINATED if stop.args == (TERMINATED,) else INTERRUPTED
         # Other ranks' failures are in files, and the first reports them.
-        return report(cli, names, interrupted) if cli.trainer.is_global_zero else 0
+        return report(cli, names, mark, interrupted) if cli.trainer.is_global_zero else 0
 
 
-def prepare(cli: RefinementCLI) -> tuple[list[str], set[str], str]:
-    """Checks the job against what is in its folder: names of all images, of the finished ones, and the job's fingerprint.
+def prepare(cli: RefinementCLI) -> tuple[list[str], str]:
+    """Checks this process's share against what is in the folder of the job: names of all images, and the job's fingerprint.
 
     Raises:
         ValueError: The settings cannot be run, or the folder holds results of others.
@@ -97,14 +127,14 @@ def prepare(cli: RefinementCLI) -> tuple[list[str], set[str], str]:
     if cli.config.compare is not None and cli.config.compare not in names:
         raise ValueError(f"--compare {cli.config.compare}: no such image (the first are {', '.join(names[:5])})")
     mark = fingerprint(cli)
-    results = read_results(output)
     finished: set[str] = set()
-    for file in files:
-        if file.name not in results:
+    share = cli.datamodule.share
+    for file in share:
+        found = read_result(output, file.name)
+        if found is None:
             continue
-        _, content = results[file.name]
-        if content.get("fingerprint") != mark:
-            raise ValueError(f"{output} holds results of other settings ({file.name}): choose another --output")
+        _, content = found
+        check_settings(output, file.name, content, mark)
         if content.get("source") != file.sha256():
             json_file = output / IMAGES / f"{file.name}.json"
             raise ValueError(
@@ -114,10 +144,16 @@ def prepare(cli: RefinementCLI) -> tuple[list[str], set[str], str]:
     cli.datamodule.finished = frozenset(finished)
     output.mkdir(parents=True, exist_ok=True)
     if cli.trainer.is_global_zero:
-        cli.parser.save(cli.config, output / "config.yaml", overwrite=True, skip_validation=True)
+        write_atomically(output / "config.yaml", cli.parser.dump(cli.config, skip_validation=True).encode())
         if finished:
-            print(f"{len(finished)} of {len(names)} images are finished in {output}; {len(names) - len(finished)} to go")
-    return names, finished, mark
+            left = len(share) - len(finished)
+            print(f"{len(finished)} of {len(share)} images{of_shard(cli)} are finished in {output}; {left} to go")
+    return names, mark
+
+
+def of_shard(cli: RefinementCLI) -> str:
+    """For messages: which images are meant."""
+    return " of shard {}/{}".format(*cli.datamodule.shard) if cli.datamodule.shard else ""
 
 
 def fingerprint(cli: RefinementCLI) -> str:
@@ -126,23 +162,46 @@ def fingerprint(cli: RefinementCLI) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def report(cli: RefinementCLI, names: list[str], interrupted: bool) -> int:
-    """Writes the summary, prints the table and the failures; 1 where an image is not finished."""
+def report(cli: RefinementCLI, names: list[str], mark: str, interrupted: int | None) -> int:
+    """Prints what became of this process's share, and of the whole job where no other process is at work on it.
+
+    Returns 0; ends the program with 1 where an image of the share is not finished, with ``interrupted`` after a signal.
+    """
     output: Path = cli.config.output
-    results = {name: result for name, (result, _) in read_results(output).items()}
-    summary = summarise(output, names, results)
-    print_table([results[name] for name in names if name in results])
-    print(f"files and numbers: {output}    curves: tensorboard --logdir {output / 'tensorboard'}")
-    if cli.config.compare in results:
-        print(f"picture: {compare(cli, results[cli.config.compare])}")
-    for name, message in summary["failures"].items():
+    share = [file.name for file in cli.datamodule.share]
+    finished = names_with_results(output)
+    left = [name for name in share if name not in finished]
+    others = set(names).difference(share, finished)
+    if len(read_failures(output, others)) == len(others):
+        failures = report_job(cli, names, mark)
+    else:
+        failures = read_failures(output, left)
+        print(f"{len(share) - len(left)} of {len(share)} images{of_shard(cli)} are finished in {output}; others are not yet")
+        print("results.csv and summary.json are written by the process that finishes last, or by running one of them again")
+    for name, message in list(failures.items())[:PRINTED]:
         print(f"failed: {name}: {message}", file=sys.stderr)
-    unfinished = f"{len(names) - summary['finished']} of {len(names)} images are not finished"
+    if len(failures) > PRINTED:
+        print(f"and {len(failures) - PRINTED} more: {output / FAILURES}", file=sys.stderr)
+    unfinished = f"{len(left)} of {len(share)} images{of_shard(cli)} are not finished"
     if interrupted:
-        fail(f"interrupted; finished work is kept, {unfinished}", INTERRUPTED)
-    if summary["finished"] < len(names):
+        fail(f"interrupted; finished work is kept, {unfinished}", interrupted)
+    if left:
         fail(unfinished, 1)
     return 0
+
+
+def report_job(cli: RefinementCLI, names: list[str], mark: str) -> dict[str, str]:
+    """Writes the summary of all images and prints the table; returns the failures."""
+    output: Path = cli.config.output
+    summary = summarise(output, names, mark)
+    found = (read_result(output, name) for name in names if len(names) <= PRINTED)
+    print_table([result for result, _ in filter(None, found)], summary["means"])
+    print(f"files and numbers: {output}    curves: tensorboard --logdir {output / 'tensorboard'}")
+    compared = read_result(output, cli.config.compare) if cli.config.compare is not None else None
+    if compared is not None:
+        print(f"picture: {compare(cli, compared[0])}")
+    failures: dict[str, str] = summary["failures"]
+    return failures
 
 
 def compare(cli: RefinementCLI, result: ImageResult) -> Path:

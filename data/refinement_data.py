@@ -90,21 +90,25 @@ class RefinementDataModule(pl.LightningDataModule):
         batch_size: Images refined together; only those of one padded size are. 1 is best on a CPU.
         limit: Refine the first so many images only.
         workers: Processes that read ahead.
+        shard: ``I/N``, I from 0: of N processes that know nothing of one another, the share of one. Every N-th image is of it.
 
     Raises:
-        ValueError: ``batch_size`` or ``limit`` is below 1.
+        ValueError: ``batch_size`` or ``limit`` is below 1, or ``shard`` is none.
         FileNotFoundError: ``root`` does not exist or holds no image.
     """
 
     stride = 64
 
-    def __init__(self, root: str = SAMPLES, batch_size: int = 1, limit: int | None = None, workers: int = 0) -> None:
+    def __init__(
+        self, root: str = SAMPLES, batch_size: int = 1, limit: int | None = None, workers: int = 0, shard: str | None = None
+    ) -> None:
         super().__init__()
         if batch_size < 1 or (limit is not None and limit < 1):
             raise ValueError("data.batch_size and data.limit must be at least 1")
         self.paths = sample_paths() if root == SAMPLES else find_images(Path(root))
         self.finished: frozenset[str] = frozenset()
         self.batch_size, self.limit, self.workers = batch_size, limit, workers
+        self.shard = parse_shard(shard) if shard is not None else None
 
     def exclude(self, folder: Path) -> None:
         """Leaves out what is under a folder: the run's own pictures, where it lies among the images."""
@@ -116,9 +120,15 @@ class RefinementDataModule(pl.LightningDataModule):
         named = zip(unique_names(self.paths), self.paths, strict=True)
         return [ImageFile(name, path) for name, path in named][: self.limit]
 
+    @property
+    def share(self) -> list[ImageFile]:
+        """The images of :attr:`shard`, whatever is finished of the job: other processes may be at work on theirs."""
+        index, count = self.shard or (0, 1)
+        return self.files[index::count]
+
     def predict_dataloader(self) -> DataLoader[RefinementBatch]:
-        """This rank's share of the batches, one :class:`RefinementBatch` an item, without the :attr:`finished` images."""
-        batches = self._batches([file for file in self.files if file.name not in self.finished])
+        """This rank's part of the share, one :class:`RefinementBatch` an item, without the :attr:`finished` images."""
+        batches = self._batches([file for file in self.share if file.name not in self.finished])
         if self.trainer is not None:
             # A rank without an image gets an empty batch: every rank must meet the others at the same barriers.
             batches = batches[self.trainer.global_rank :: self.trainer.world_size] or [[]]
@@ -141,3 +151,15 @@ class RefinementDataModule(pl.LightningDataModule):
         return [
             group[first : first + self.batch_size] for group in by_size.values() for first in range(0, len(group), self.batch_size)
         ]
+
+
+def parse_shard(shard: str) -> tuple[int, int]:
+    """``"2/8"`` as (2, 8).
+
+    Raises:
+        ValueError: It is no such pair, or not 0 <= I < N.
+    """
+    index, _, count = shard.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise ValueError(f"data.shard must be I/N with I from 0 to N - 1, not {shard}")
+    return int(index), int(count)

@@ -14,7 +14,7 @@ from lightning_modules.bitstream import BitstreamError
 from lightning_modules.codecs.checkpoint import CheckpointError
 
 USAGE_ERROR = 2
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 
 def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:

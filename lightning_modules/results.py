@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -44,15 +46,23 @@ class ImageResult:
     seconds: float
 
 
+COLUMNS = tuple(field.name for field in fields(ImageResult))
 MEASURED = ("bpp", "psnr_db", "ms_ssim", "rd_loss")
 MEANS = (*(f"{name}_base" for name in MEASURED), *MEASURED, "bpp_estimated", "seconds")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """The file is whole or not there, whatever stops the program."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with _replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A path beside ``path``, no other process's on any machine, that takes its place at the end."""
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
+    try:
+        yield temporary
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
@@ -65,18 +75,25 @@ def write_result(output: Path, result: ImageResult, identity: Mapping[str, str])
     write_atomically(output / IMAGES / f"{result.image}.json", json.dumps(content, indent=2).encode())
 
 
-def read_results(output: Path) -> dict[str, tuple[ImageResult, Mapping[str, Any]]]:
-    """Finished images of a run by name, each with its file's whole content; a damaged file counts as not finished."""
-    names = [field.name for field in fields(ImageResult)]
-    results: dict[str, tuple[ImageResult, Mapping[str, Any]]] = {}
-    for path in sorted((output / IMAGES).glob("*.json")):
-        try:
-            content: Mapping[str, Any] = json.loads(path.read_text())
-            result = ImageResult(**{name: content[name] for name in names})
-            results[result.image] = result, content
-        except (ValueError, KeyError, TypeError, OSError):
-            continue
-    return results
+def read_result(output: Path, name: str) -> tuple[ImageResult, Mapping[str, Any]] | None:
+    """Result of an image and its file's whole content; None where there is none, and where the file is damaged."""
+    try:
+        content = json.loads((output / IMAGES / f"{name}.json").read_bytes())
+        return ImageResult(**{column: content[column] for column in COLUMNS}), content
+    except (ValueError, KeyError, TypeError, OSError):
+        return None
+
+
+def names_with_results(output: Path) -> set[str]:
+    """Names of the images that have a result file."""
+    folder = output / IMAGES
+    return {path.name.removesuffix(".json") for path in folder.iterdir() if path.suffix == ".json"} if folder.is_dir() else set()
+
+
+def read_failures(output: Path, names: Iterable[str]) -> dict[str, str]:
+    """Why the last attempt at each of the named images failed; of those that failed."""
+    paths = {name: output / FAILURES / f"{name}.txt" for name in names}
+    return {name: path.read_text() for name, path in paths.items() if path.is_file()}
 
 
 def format_psnr(psnr_db: float | None) -> str:
@@ -84,48 +101,75 @@ def format_psnr(psnr_db: float | None) -> str:
     return "perfect" if psnr_db is None else f"{psnr_db:.2f} dB"
 
 
-def mean(results: Iterable[ImageResult], column: str) -> float | None:
-    """Mean of a column over the images that have it."""
-    values = [value for result in results if (value := getattr(result, column)) is not None]
-    return sum(values) / len(values) if values else None
+class Means:
+    """Means of columns over the images that have them, of any number of images in little memory."""
+
+    def __init__(self) -> None:
+        self._sums = dict.fromkeys(MEANS, 0.0)
+        self._counts = dict.fromkeys(MEANS, 0)
+
+    def add(self, result: ImageResult) -> None:
+        for column in MEANS:
+            value = getattr(result, column)
+            if value is not None:
+                self._sums[column] += value
+                self._counts[column] += 1
+
+    def compute(self) -> dict[str, float | None]:
+        """By column; None where no image has it."""
+        return {column: self._sums[column] / count if count else None for column, count in self._counts.items()}
 
 
-def summarise(output: Path, names: Sequence[str], by_name: Mapping[str, ImageResult]) -> dict[str, Any]:
-    """Writes ``results.csv`` and ``summary.json`` of the named images from their results, and returns the summary."""
-    results = [by_name[name] for name in names if name in by_name]
-    paths = {name: output / FAILURES / f"{name}.txt" for name in names if name not in by_name}
-    failures = {name: path.read_text() for name, path in paths.items() if path.is_file()}
-    columns = [field.name for field in fields(ImageResult)]
-    temporary = output / ".results.csv"
-    with temporary.open("w", newline="") as file:
+def summarise(output: Path, names: Sequence[str], fingerprint: str) -> dict[str, Any]:
+    """Writes ``results.csv`` and ``summary.json`` of the named images from their files, one at a time, and returns the summary.
+
+    Raises:
+        ValueError: A result is of other settings than ``fingerprint``.
+    """
+    means, finished, without_ms_ssim, missing = Means(), 0, 0, []
+    with _replacing(output / "results.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(columns)
-        for result in results:
-            row = (getattr(result, column) for column in columns)
+        writer.writerow(COLUMNS)
+        for name in names:
+            found = read_result(output, name)
+            if found is None:
+                missing.append(name)
+                continue
+            result, content = found
+            check_settings(output, name, content, fingerprint)
+            row = (getattr(result, column) for column in COLUMNS)
             writer.writerow([NOT_AVAILABLE if value is None else value for value in row])
-    temporary.replace(output / "results.csv")
+            means.add(result)
+            finished += 1
+            without_ms_ssim += result.ms_ssim is None
     summary = {
         "images": len(names),
-        "finished": len(results),
-        "without_ms_ssim": sum(result.ms_ssim is None for result in results),
-        "failures": failures,
-        "means": {column: mean(results, column) for column in MEANS},
+        "finished": finished,
+        "without_ms_ssim": without_ms_ssim,
+        "failures": read_failures(output, missing),
+        "means": means.compute(),
     }
     write_atomically(output / "summary.json", json.dumps(summary, indent=2).encode())
     return summary
 
 
-def print_table(results: Sequence[ImageResult]) -> None:
-    """bpp, PSNR, MS-SSIM and R-D loss of every image before and after, and their means."""
+def check_settings(output: Path, name: str, content: Mapping[str, Any], fingerprint: str) -> None:
+    """Raises ValueError where the result file of an image is not of the settings that ``fingerprint`` names."""
+    if content.get("fingerprint") != fingerprint:
+        raise ValueError(f"{output} holds results of other settings ({name}): choose another --output")
+
+
+def print_table(results: Sequence[ImageResult], means: Mapping[str, float | None]) -> None:
+    """bpp, PSNR, MS-SSIM and R-D loss of images before and after, and the means of the job."""
     table = Table(box=SIMPLE, title="base (the encoder's latents) -> refined, measured from files")
     table.add_column("image")
     for name in ("bpp", "PSNR dB", "MS-SSIM", "R-D loss", "change", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for result in results:
         table.add_row(result.image, *_cells({column: getattr(result, column) for column in MEANS}))
-    if len(results) > 1:
+    if len(results) != 1 and means["rd_loss"] is not None:
         table.add_section()
-        table.add_row("mean", *_cells({column: mean(results, column) for column in MEANS}), style="bold")
+        table.add_row("mean", *_cells(means), style="bold")
     console = Console()
     (console if console.is_terminal else Console(width=120)).print(table)
 

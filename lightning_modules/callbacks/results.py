@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 
 from data.images import write_image
+from data.refinement_data import RefinementBatch
 from lightning_modules.bitstream import MAX_OVERHEAD_BYTES
 from lightning_modules.refinement_module import RefinedImage, RefinementModule
 from lightning_modules.results import (
@@ -45,16 +48,20 @@ class ResultWriter(pl.Callback):
         for folder in (BITSTREAMS, BASE_BITSTREAMS, RECONSTRUCTIONS, IMAGES, FAILURES):
             (self.output / folder).mkdir(parents=True, exist_ok=True)
 
-    def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any, **__: Any) -> None:
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
+    ) -> None:
         assert isinstance(pl_module, RefinementModule)
+        assert isinstance(batch, RefinementBatch)
         images: Sequence[RefinedImage] = outputs
         for image in images:
             try:
                 self._write(image, pl_module)
             except OSError as error:
                 pl_module.failures[image.name] = f"cannot be written: {error}"
-        for name, message in pl_module.failures.items():
-            write_atomically(self.output / FAILURES / f"{name}.txt", message.encode())
+        for name in (*batch.failures, *(file.name for file in batch.files)):
+            if name in pl_module.failures:
+                write_atomically(self.output / FAILURES / f"{name}.txt", pl_module.failures[name].encode())
 
     def _write(self, image: RefinedImage, module: RefinementModule) -> None:
         for folder, content in ((BITSTREAMS, image.refined.file), (BASE_BITSTREAMS, image.base.file)):
@@ -71,6 +78,22 @@ class ResultWriter(pl.Callback):
             rank_zero_warn(f"{image.name}: {payload_bpp:.4f} coded bits a pixel, {result.bpp_estimated:.4f} estimated")
         write_result(self.output, result, {"fingerprint": self.fingerprint, "source": image.source})
         (self.output / FAILURES / f"{image.name}.txt").unlink(missing_ok=True)
+
+
+class EndOnSigterm(pl.Callback):
+    """SIGTERM ends a refinement at once with exit code 143: what is finished is in files, whole.
+
+    Lightning's own handler would go on to the end of the job.
+    """
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        def end(signum: int, frame: FrameType | None) -> None:
+            launcher = trainer.strategy.launcher
+            if launcher is not None:  # the processes that this one has started
+                launcher.kill(signum)
+            raise SystemExit(128 + signum)
+
+        signal.signal(signal.SIGTERM, end)
 
 
 def image_result(image: RefinedImage, module: RefinementModule) -> ImageResult:
