@@ -13,7 +13,8 @@ import lightning_modules.startup  # noqa: F401  (before the project's other modu
 from data.images import pad, read_image, to_float, write_image
 from lightning_modules.bitstream import Bitstream, BitstreamError, check_size, decode_image
 from lightning_modules.cli import errors_in_one_line
-from lightning_modules.codecs.checkpoint import EMBEDDED, export_compressai, export_safetensors, load_codec
+from lightning_modules.codecs.checkpoint import EMBEDDED, load_codec
+from lightning_modules.codecs.export import export_compressai, export_safetensors
 from lightning_modules.coding import code_result
 from lightning_modules.presets import default_settings
 from lightning_modules.rate_distortion import Objective

@@ -14,12 +14,11 @@ from lightning_modules.codecs.checkpoint import (
     EMBEDDED_PATH,
     CheckpointError,
     LoadedCodec,
-    export_compressai,
-    export_safetensors,
     load_codec,
     load_weights,
     model_hash,
 )
+from lightning_modules.codecs.export import export_compressai, export_safetensors
 from lightning_modules.rounding import hard_round
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: ours, CompressAI's (examples, zoo, old and new key names, with or without coding tables), in and out.
+"""Checkpoints read: ours and CompressAI's (examples, zoo, old and new key names, with or without coding tables).
 
 Constants that CompressAI registers as buffers (bounds, pedestals) come from the code and never from a file: in a half-precision
 file they have underflowed to 0.
@@ -17,7 +17,6 @@ import torch
 from compressai.zoo.pretrained import load_pretrained
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lightning_modules.codecs.base import Codec, Distortion
@@ -176,33 +175,6 @@ def model_hash(codec: Codec) -> bytes:
     return digest.digest()[:6]
 
 
-def export_safetensors(codec: Codec, path: Path, metadata: Mapping[str, str]) -> None:
-    """Writes a checkpoint to ship: transforms in half precision, entropy models in fp32, coding tables of those very weights.
-
-    Args:
-        codec: Is rounded to the precision of the file, and its tables are made, in place.
-        path: A ``.safetensors`` file.
-        metadata: Strings for the file's header; ``lmbda`` and ``distortion`` are read back by :func:`load_codec`.
-    """
-    tensors: State = {}
-    with torch.no_grad():
-        for name, value in codec.net.named_parameters():
-            if not name.startswith("entropy_bottleneck"):
-                value.copy_(value.half().float())
-    codec.make_tables()
-    for name, value in codec.net.state_dict().items():
-        if name.endswith(CONSTANTS):
-            continue
-        half = value.is_floating_point() and not name.startswith(("entropy_bottleneck", "gaussian_conditional"))
-        tensors[name] = (value.half() if half else value).contiguous().cpu()
-    save_file(tensors, path, {"codec": type(codec).__name__, **metadata})
-
-
-def export_compressai(codec: Codec, path: Path) -> None:
-    """Writes what ``python -m compressai.utils.eval_model checkpoint`` reads."""
-    torch.save({"state_dict": {name: value.cpu() for name, value in codec.net.state_dict().items()}}, path)
-
-
 def _load(codec: Codec, state: State, checkpoint: str | Path) -> None:
     own = {key: value for key, value in codec.net.state_dict().items() if key.endswith(CONSTANTS)}
     try:
@@ -243,6 +215,8 @@ def _read_torch(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 def _read_zoo(name: str) -> CheckpointFile:
     from compressai.zoo import image_models
 
+    from lightning_modules.published import LMBDAS
+
     try:
         architecture, metric, quality = name.removeprefix(ZOO).split("/")
         build, level = image_models[architecture], int(quality)
@@ -252,4 +226,5 @@ def _read_zoo(name: str) -> CheckpointFile:
         state = dict(build(quality=level, metric=metric, pretrained=True).state_dict())
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{name} cannot be had (it is downloaded at first use): {error}") from error
-    return CheckpointFile(state, None, "mse" if metric == "mse" else "ms_ssim")
+    distortion: Distortion = "mse" if metric == "mse" else "ms_ssim"
+    return CheckpointFile(state, LMBDAS[distortion][level - 1], distortion)

@@ -1,0 +1,65 @@
+"""A Markdown table of models from finished runs of ``refine.py``: ``python reports/checkpoints.py RUN ... > docs/table.md``.
+
+A row a run: the codec and lambda of its checkpoint, what the unrefined files measured, and the published point of that codec and
+lambda with the gap to it. Nothing is computed anew; ``--model.steps 0`` makes a run that has what is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import yaml
+
+import lightning_modules.startup  # noqa: F401  (before the project's other modules)
+from lightning_modules.cli import errors_in_one_line
+from lightning_modules.codecs.checkpoint import CheckpointError, load_codec
+from lightning_modules.metrics import rd_loss
+from lightning_modules.published import ARCHITECTURES, published_point
+from lightning_modules.rate_distortion import Objective
+
+FOUND = ("model", "distortion", "lambda", "images", "bpp", "PSNR dB", "MS-SSIM", "R-D loss")
+COLUMNS = (*FOUND, "R-D loss of the means", "published", "gap")
+
+
+def row(run: Path) -> list[str]:
+    """The cells of a run.
+
+    Raises:
+        CheckpointError: The run's checkpoint cannot be used.
+        OSError: The folder holds no finished run.
+    """
+    summary = json.loads((run / "summary.json").read_text())
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    loaded = load_codec(config["model"]["checkpoint"])
+    lmbda = config["model"]["lmbda"] or loaded.lmbda
+    if lmbda is None:
+        raise CheckpointError(f"{run}: the lambda of its checkpoint is not known")
+    objective = Objective(lmbda, config["model"]["distortion"] or loaded.distortion)
+    bpp, psnr_db, ms_ssim, loss = (summary["means"][f"{name}_base"] for name in ("bpp", "psnr_db", "ms_ssim", "rd_loss"))
+    of_means = rd_loss(objective, bpp, psnr_db, ms_ssim)
+    published = published_point(loaded.codec, objective)
+    found = [ARCHITECTURES[type(loaded.codec.net).__name__], objective.distortion, f"{lmbda:g}", str(summary["finished"])]
+    numbers = [format(value, form) for value, form in ((bpp, ".4f"), (psnr_db, ".2f"), (ms_ssim, ".4f"), (loss, ".4f"))]
+    if published is None or of_means is None:
+        return [*found, *numbers, "n/a" if of_means is None else f"{of_means:.4f}", "none", ""]
+    return [*found, *numbers, f"{of_means:.4f}", f"{published.rd_loss:.4f}", f"{100 * (of_means / published.rd_loss - 1):+.1f} %"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a finished run of refine.py")
+    args = parser.parse_args()
+    with errors_in_one_line():
+        rows = [row(run) for run in args.runs]
+    for cells in (COLUMNS, ("---",) * len(COLUMNS), *rows):
+        print(f"| {' | '.join(cells)} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
