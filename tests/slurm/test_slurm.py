@@ -83,8 +83,10 @@ def ended(job: str, *states: str) -> bool:
     return now in states
 
 
-def train_without_slurm(pictures: Path, output: Path, *arguments: str) -> dict[str, torch.Tensor]:
-    command = [sys.executable, "train.py", "fit", "--config", str(ROOT / "configs/train/scale_hyperprior.yaml")]
+def train_without_slurm(pictures: Path, output: Path, *arguments: str, quality: str = "mse_4") -> dict[str, torch.Tensor]:
+    command = [sys.executable, "train.py", "fit"]
+    for preset in ("scale_hyperprior", f"quality/{quality}", "length/smoke"):
+        command += ["--config", str(ROOT / f"configs/train/{preset}.yaml")]
     paths = ["--data.root", str(pictures), "--data.valid", str(pictures), "--output", str(output)]
     subprocess.run([*command, *paths, *TINY, *arguments], cwd=ROOT, env={**os.environ, "SLOW_SECONDS": "0"}, check=True)
     return weights(output / "last.ckpt")
@@ -99,7 +101,7 @@ def assert_equal(expected: dict[str, torch.Tensor], checkpoint: Path) -> None:
 
 def test_a_training_that_meets_its_time_limit_goes_on(pictures: Path, tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
-    environment = {"IMAGES": str(pictures), "VALID": str(pictures), "RUN": str(run), "SLOW_SECONDS": "2"}
+    environment = {"IMAGES": str(pictures), "VALID": str(pictures), "RUN": str(run), "LENGTH": "smoke", "SLOW_SECONDS": "2"}
     options = ["--time=2", "--signal=USR1@30", "--ntasks-per-node=2", "--gpus-per-node=2", f"--output={log}"]
     job = sbatch("train.sbatch", environment, options, *TINY)
     wait_for(lambda: ended(job, "COMPLETED"), 600, log)
@@ -114,8 +116,9 @@ def test_a_training_that_meets_its_time_limit_goes_on(pictures: Path, tmp_path: 
 
 def test_a_training_that_is_preempted_goes_on(pictures: Path, tmp_path: Path) -> None:
     run, log = tmp_path / "runs", tmp_path / "log"
-    last = run / "lmbda_0.05/last.ckpt"
-    environment = {"IMAGES": str(pictures), "VALID": str(pictures), "RUN": str(run), "LAMBDAS": "0.01 0.05", "SLOW_SECONDS": "1"}
+    last = run / "mse_5/last.ckpt"
+    paths = {"IMAGES": str(pictures), "VALID": str(pictures), "RUN": str(run)}
+    environment = {**paths, "QUALITIES": "mse_1 mse_5", "LENGTH": "smoke", "SLOW_SECONDS": "1"}
     options = ["--array=1", "--exclusive", "--partition=low", f"--output={log}"]
     job = sbatch("train_array.sbatch", environment, options, *TINY, "--checkpoint_every=2")
     wait_for(last.is_file, 120, log)
@@ -126,7 +129,7 @@ def test_a_training_that_is_preempted_goes_on(pictures: Path, tmp_path: Path) ->
     assert int(state(f"{job}_1")["Restarts"]) == 1
     step = int(text.split("stopped by SIGTERM at step ")[1].split(",")[0])
     assert f"going on from {last}, step {step}" in text
-    assert_equal(train_without_slurm(pictures, tmp_path / "whole", "--model.lmbda=0.05"), last)
+    assert_equal(train_without_slurm(pictures, tmp_path / "whole", quality="mse_5"), last)
 
 
 def rows(output: Path) -> list[dict[str, str]]:
