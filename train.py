@@ -94,7 +94,7 @@ class TrainingCLI(LightningCLI):
             # No version: the curves of a resumed run are one. What a killed run logged after its checkpoint is logged anew.
             step = steps_done(self.resumed) if self.resumed else 0
             purge: dict[str, Any] = {"purge_step": step} if self.subcommand == "fit" else {}
-            kwargs["logger"] = TensorBoardLogger(output, name="", version="tensorboard", default_hp_metric=False, **purge)
+            kwargs["logger"] = TensorBoardLogger(output, name="tensorboard", version="", default_hp_metric=False, **purge)
         callbacks = [
             *(self.config_init[self.subcommand].trainer.callbacks or []),
             LastCheckpoint(output / LAST, config.checkpoint_every, config.checkpoint_minutes),
@@ -128,6 +128,7 @@ class TrainingCLI(LightningCLI):
         if self.resumed is not None:
             rank_zero_only(print)(f"going on from {self.resumed}, step {steps_done(self.resumed)}")
             config.ckpt_path = str(self.resumed)
+            config.weights_only = True  # checkpoints hold plain types alone
 
 
 def checkpoint_to_resume(resume: str, output: Path) -> Path | None:
