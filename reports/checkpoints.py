@@ -36,10 +36,10 @@ def row(run: Path) -> list[str]:
     summary = json.loads((run / "summary.json").read_text())
     config = yaml.safe_load((run / "config.yaml").read_text())
     loaded = load_codec(config["model"]["checkpoint"])
-    lmbda = config["model"]["lmbda"] or loaded.lmbda
+    lmbda = config["model"].get("lmbda") or loaded.lmbda
     if lmbda is None:
         raise CheckpointError(f"{run}: the lambda of its checkpoint is not known")
-    objective = Objective(lmbda, config["model"]["distortion"] or loaded.distortion)
+    objective = Objective(lmbda, config["model"].get("distortion") or loaded.distortion)
     bpp, psnr_db, ms_ssim, loss = (summary["means"][f"{name}_base"] for name in ("bpp", "psnr_db", "ms_ssim", "rd_loss"))
     of_means = rd_loss(objective, bpp, psnr_db, ms_ssim)
     published = published_point(loaded.codec, objective)
