@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from lightning_modules.codecs import Codec, Distortion
+from lightning_modules.codecs.checkpoint import LMBDAS
 from lightning_modules.metrics import rd_loss
 from lightning_modules.rate_distortion import Objective
 
@@ -19,12 +20,6 @@ ARCHITECTURES = {
     "MeanScaleHyperprior": "mbt2018-mean",
 }
 """CompressAI's name of an architecture, by the class of its model."""
-
-LMBDAS: dict[Distortion, tuple[float, ...]] = {
-    "mse": (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800),
-    "ms_ssim": (2.40, 4.58, 8.73, 16.64, 31.73, 60.50, 115.37, 220.00),
-}
-"""Lambda of each quality from 1 to 8."""
 
 # bpp, PSNR in dB and MS-SSIM of each quality.
 _MEASURED: dict[tuple[str, Distortion], tuple[tuple[float, float, float], ...]] = {

@@ -25,6 +25,11 @@ TABLES = ("._offset", "._quantized_cdf", "._cdf_length", ".scale_table")
 CONSTANTS = (".pedestal", ".bound", ".target", ".scale_bound")
 PREFIXES = ("codec.net.", "module.", "net.")
 ZOO = "zoo:"
+LMBDAS: dict[Distortion, tuple[float, ...]] = {
+    "mse": (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800),
+    "ms_ssim": (2.40, 4.58, 8.73, 16.64, 31.73, 60.50, 115.37, 220.00),
+}
+"""Lambda of each quality of CompressAI from 1 to 8."""
 EMBEDDED = "embedded"
 """Stands for the checkpoint that ships with the project."""
 EMBEDDED_PATH = Path(__file__).parents[2] / "checkpoints" / "scale_hyperprior_mse_lmbda0.013.safetensors"
@@ -214,8 +219,6 @@ def _read_torch(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 
 def _read_zoo(name: str) -> CheckpointFile:
     from compressai.zoo import image_models
-
-    from lightning_modules.published import LMBDAS
 
     try:
         architecture, metric, quality = name.removeprefix(ZOO).split("/")
