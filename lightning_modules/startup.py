@@ -14,6 +14,7 @@ MESSAGES = (
     r".*torch\.jit\.script.*",
     r".*isinstance\(treespec, LeafSpec\).*",
     r".*does not have many workers.*",
+    r".*The `srun` command is available.*",  # the commands check the launch themselves
     # Crops are numbered over the whole run and the sampler starts where the run stood.
     r".*your dataloader is not resumable.*",
     r".*is not supported by the model summary.*",
