@@ -19,3 +19,11 @@ class Slow(pl.Callback):
         time.sleep(float(os.environ.get("SLOW_SECONDS", "0.2")))
         if trainer.global_step == 6 and os.environ.get("SIGNAL_RANK") == str(trainer.global_rank):
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class DieInValidation(pl.Callback):
+    """A process that is killed in the validation after the fourth step."""
+
+    def on_validation_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
+        if trainer.global_step == 4:
+            raise RuntimeError("killed")

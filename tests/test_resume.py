@@ -59,15 +59,19 @@ def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return weights(output / "last.ckpt")
 
 
+def curve(output: Path, name: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(output / "tensorboard"))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(name)]
+
+
 def assert_rerun_ends_in(expected: dict[str, torch.Tensor], pictures: Path, output: Path) -> None:
     train.main(settings(pictures, output))
     assert step_of(output / "last.ckpt") == STEPS
     found = weights(output / "last.ckpt")
     for name, value in expected.items():
         assert torch.equal(value, found[name]), name
-    events = EventAccumulator(str(output / "tensorboard"))
-    events.Reload()
-    assert [event.step for event in events.Scalars("train/loss")] == list(range(STEPS))  # one curve, each step once
+    assert [step for step, _ in curve(output, "train/loss")] == list(range(STEPS))  # one curve, each step once
 
 
 def test_a_killed_run_goes_on_and_ends_in_the_same_weights(pictures: Path, whole: dict[str, torch.Tensor], tmp_path: Path) -> None:
@@ -78,6 +82,18 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_weights(pictures: Path, whole
     process.communicate()
     assert step_of(output / "last.ckpt") < STEPS
     assert_rerun_ends_in(whole, pictures, output)
+
+
+def test_a_run_killed_in_a_validation_leaves_no_hole_in_the_curve(pictures: Path, tmp_path: Path) -> None:
+    more = ("--data.valid", str(pictures), "--checkpoint_every=1", "--trainer.num_sanity_val_steps=0")
+    train.main(arguments(pictures, tmp_path / "whole", *more))
+    with pytest.raises(RuntimeError, match="killed"):
+        train.main(arguments(pictures, tmp_path / "run", *more, "--trainer.callbacks+=tests.slow.DieInValidation"))
+    train.main(arguments(pictures, tmp_path / "run", *more))
+    expected = curve(tmp_path / "whole", "valid/rd_loss")
+    assert len(expected) == 3 and curve(tmp_path / "run", "valid/rd_loss") == expected
+    best = [weights(tmp_path / name / "best.ckpt") for name in ("whole", "run")]
+    assert all(torch.equal(best[0][name], best[1][name]) for name in best[0])
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

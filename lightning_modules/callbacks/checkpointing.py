@@ -40,9 +40,11 @@ class Stopped(SystemExit):
 class LastCheckpoint(Checkpoint):
     """Writes one checkpoint again and again; a run that is killed loses what came after the latest.
 
-    SIGUSR1 (Slurm's warning before the time limit), SIGTERM (preemption, scancel) and SIGINT (Ctrl-C) end the run at the end of
-    a batch, with the checkpoint of that batch, by raising :class:`Stopped`. A signal may reach ranks at different steps, so
-    they agree on it every :data:`LOOK_EVERY` steps. A second Ctrl-C ends the run at once.
+    SIGUSR1 (Slurm's warning before the time limit), SIGTERM (preemption, scancel) and SIGINT (Ctrl-C) end the run between two
+    batches, after a checkpoint, by raising :class:`Stopped`. A signal may reach ranks at different steps, so they agree on it
+    every :data:`LOOK_EVERY` steps. A second Ctrl-C ends the run at once.
+
+    At the last batch of an epoch nothing is written: what was due is written one batch later, after the validation.
 
     Args:
         path: Of the checkpoint.
@@ -57,10 +59,12 @@ class LastCheckpoint(Checkpoint):
         if every_steps < 1 or not every_minutes > 0:
             raise ValueError("checkpoint_every must be at least 1 and checkpoint_minutes above 0")
         self.path, self.every_steps, self.every_minutes = Path(path), every_steps, every_minutes
-        self._wish, self._agreed, self._step, self._saved_at = NOTHING, NOTHING, 0, 0.0
+        self._wish = self._agreed = NOTHING
+        self._step, self._due, self._saved_at = 0, False, 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._wish, self._agreed, self._step, self._saved_at = NOTHING, NOTHING, trainer.global_step, time.monotonic()
+        self._wish = self._agreed = NOTHING
+        self._step, self._due, self._saved_at = trainer.global_step, False, time.monotonic()
         # Lightning has set its own handlers by now (that of SIGTERM talks to the other ranks in the middle of a step), and
         # puts back at the end what was there before.
         for signum in WISHES:
@@ -71,16 +75,17 @@ class LastCheckpoint(Checkpoint):
         if step == self._step:
             return  # gradients are being accumulated
         self._step = step
-        self._agreed = self._agree(trainer)
-        if self._agreed or step % self.every_steps == 0:
+        self._agreed = max(self._agreed, self._agree(trainer))
+        self._due = self._due or self._agreed > NOTHING or step % self.every_steps == 0
+        # Resuming from the last batch of an epoch, Lightning leaves out the validation that follows it.
+        if self._due and not (trainer.is_last_batch and trainer.num_training_batches > 1):
             self._save(trainer)
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         # Not at the end of the batch before: its values were yet to be logged.
-        self._stop(trainer)
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._stop(trainer)
+        if self._agreed > SAVE and not self._due:
+            (signum,) = (signum for signum, wish in WISHES.items() if wish == self._agreed)
+            raise Stopped(signum, self._step, self.path, trainer.is_global_zero)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save(trainer)
@@ -107,12 +112,9 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         trainer.save_checkpoint(self.path)
-        self._saved_at = time.monotonic()
-
-    def _stop(self, trainer: pl.Trainer) -> None:
-        if self._agreed > SAVE:
-            (signum,) = (signum for signum, wish in WISHES.items() if wish == self._agreed)
-            raise Stopped(signum, self._step, self.path, trainer.is_global_zero)
+        self._saved_at, self._due = time.monotonic(), False
+        if self._agreed == SAVE:
+            self._agreed = NOTHING
 
 
 def steps_done(checkpoint: Path) -> int:

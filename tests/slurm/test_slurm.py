@@ -158,15 +158,18 @@ def test_a_refinement_whose_task_is_killed_is_completed_by_submitting_it_again(t
         write_image(photograph[:, 40 * i : 40 * i + 64, 200:264], images / f"{i}.png")
     environment = {"IMAGES": str(images), "RUN": str(run), "METHODS": "ssl sga"}
     options = ["--ntasks-per-node=2", f"--output={log}-%a"]
-    settings = ["--model.steps=60", "--model.precision=fp32", "--trainer.accelerator=cpu"]
+    settings = ["--model.steps=100", "--model.precision=fp32", "--trainer.accelerator=cpu"]
     job = sbatch("refine.sbatch", environment, ["--array=0-1", *options], *settings)
     first = run / "ssl_0/images"
     wait_for((first / "1.json").is_file, 240, tmp_path / "log-0")
     task = task_of(state(f"{job}_0")["JobId"], 1)
     assert task is not None
     os.kill(task, signal.SIGKILL)
+    wait_for(lambda: any((run / "sga_0/images").glob("*.json")), 240, tmp_path / "log-1")
+    subprocess.run(["scancel", "--batch", "--signal=USR1", f"{job}_1"], check=True)  # as at a time limit
     wait_for(lambda: ended(f"{job}_0", "FAILED") and ended(f"{job}_1", "COMPLETED"), 240, tmp_path / "log-0")
     assert [row["image"] for row in rows(run / "sga_0")] == [str(i) for i in range(8)]  # the other task of the array
+    assert int(state(f"{job}_1")["Restarts"]) == 1
     done = {path.name: path.stat().st_mtime_ns for path in first.iterdir()}
     assert set(done) >= {"0.json", "2.json", "4.json", "6.json"} and len(done) < 8  # the other task of srun
     again = sbatch("refine.sbatch", environment, ["--array=0", *options], *settings)
