@@ -21,7 +21,8 @@ from torch import Tensor
 
 from lightning_modules.codecs.base import Codec, Distortion
 
-TABLES = ("._offset", "._quantized_cdf", "._cdf_length", ".scale_table")
+CDF, CDF_LENGTH = "._quantized_cdf", "._cdf_length"
+TABLES = ("._offset", CDF, CDF_LENGTH, ".scale_table")
 CONSTANTS = (".pedestal", ".bound", ".target", ".scale_bound")
 PREFIXES = ("codec.net.", "module.", "net.")
 ZOO = "zoo:"
@@ -167,6 +168,18 @@ def codec_spec(codec: Codec) -> dict[str, Any]:
     return {"class": type(codec).__name__, "N": int(codec.net.N), "M": int(codec.net.M)}
 
 
+def without_padding(cdf: Tensor, lengths: Tensor) -> Tensor:
+    """The coder's tables ``[tables, longest]`` as one row of what each holds: an eighth of the size."""
+    return cdf[torch.arange(cdf.shape[1], device=cdf.device) < lengths[:, None]]
+
+
+def with_padding(values: Tensor, lengths: Tensor) -> Tensor:
+    """The tables again."""
+    cdf = values.new_zeros(len(lengths), int(lengths.max()))
+    cdf[torch.arange(cdf.shape[1]) < lengths[:, None]] = values
+    return cdf
+
+
 def model_hash(codec: Codec) -> bytes:
     """Six bytes that name the weights and coding tables: a file decodes with the model of its hash and with no other.
 
@@ -189,7 +202,7 @@ def _load(codec: Codec, state: State, checkpoint: str | Path) -> None:
 
 
 def _has_tables(state: State) -> bool:
-    sizes = [value.numel() for key, value in state.items() if key.endswith("._quantized_cdf")]
+    sizes = [value.numel() for key, value in state.items() if key.endswith(CDF)]
     return bool(sizes) and min(sizes) > 0
 
 
@@ -197,9 +210,13 @@ def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]
     """Tensors and what is known of the training."""
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            raw, known = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+    for key, value in raw.items():
+        if key.endswith(CDF) and value.ndim == 1:
+            raw[key] = with_padding(value, raw[key.replace(CDF, CDF_LENGTH)])
+    return raw, known
 
 
 def _read_torch(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

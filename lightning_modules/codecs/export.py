@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from lightning_modules.codecs.base import Codec
-from lightning_modules.codecs.checkpoint import CONSTANTS, State
+from lightning_modules.codecs.checkpoint import CDF, CDF_LENGTH, CONSTANTS, State, without_padding
 
 
 def export_safetensors(codec: Codec, path: Path, metadata: Mapping[str, str]) -> None:
@@ -26,8 +26,12 @@ def export_safetensors(codec: Codec, path: Path, metadata: Mapping[str, str]) ->
             if not name.startswith("entropy_bottleneck"):
                 value.copy_(value.half().float())
     codec.make_tables()
-    for name, value in codec.net.state_dict().items():
+    state = codec.net.state_dict()
+    for name, value in state.items():
         if name.endswith(CONSTANTS):
+            continue
+        if name.endswith(CDF):
+            tensors[name] = without_padding(value, state[name.replace(CDF, CDF_LENGTH)]).cpu()
             continue
         half = value.is_floating_point() and not name.startswith(("entropy_bottleneck", "gaussian_conditional"))
         tensors[name] = (value.half() if half else value).contiguous().cpu()
