@@ -158,7 +158,7 @@ def test_a_refinement_whose_task_is_killed_is_completed_by_submitting_it_again(t
         write_image(photograph[:, 40 * i : 40 * i + 64, 200:264], images / f"{i}.png")
     environment = {"IMAGES": str(images), "RUN": str(run), "METHODS": "ssl sga"}
     options = ["--ntasks-per-node=2", f"--output={log}-%a"]
-    settings = ["--model.steps=100", "--model.precision=fp32", "--trainer.accelerator=cpu"]
+    settings = ["--model.steps=60", "--model.precision=fp32", "--trainer.accelerator=cpu"]
     job = sbatch("refine.sbatch", environment, ["--array=0-1", *options], *settings)
     first = run / "ssl_0/images"
     wait_for((first / "1.json").is_file, 240, tmp_path / "log-0")
