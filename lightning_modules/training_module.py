@@ -239,4 +239,7 @@ class TrainingModule(pl.LightningModule):
             "psnr_db": result.psnr_db,
             "auxiliary_loss": auxiliary,
         }
-        self.log_dict({f"train/{name}": value.detach().mean() for name, value in values.items()})
+        means = torch.stack([value.detach().mean() for value in values.values()])
+        if self.trainer.world_size > 1:
+            means = self.trainer.strategy.reduce(means, reduce_op="mean")  # one message for all of them
+        self.log_dict({f"train/{name}": mean for name, mean in zip(values, means, strict=True)})
