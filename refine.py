@@ -71,8 +71,9 @@ class RefinementCLI(LightningCLI):
         if tasks > 1 and self.config.trainer.strategy == "auto":
             environment = LightningEnvironment()
             environment.set_global_rank(0)  # each is the first of its own; Lightning took the task's number for it
-            if self.datamodule.shard is None:
-                self.datamodule.shard = number, tasks
+            if self.datamodule.shard is not None:
+                raise ValueError("srun shares the images out by itself: leave --data.shard away")
+            self.datamodule.shard = number, tasks
         else:
             environment = slurm.cluster_environment()
         if environment is not None:

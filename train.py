@@ -1,4 +1,6 @@
-"""Trains a codec: ``python train.py fit --config configs/train/scale_hyperprior.yaml --data.root DIR --model.lmbda 0.013``.
+"""Trains a codec, and measures it from files.
+
+``python train.py fit --config configs/train/scale_hyperprior.yaml --config configs/train/length/short.yaml --data.root DIR ...``
 
 ``python train.py test --config RUN/config.yaml --data.test DIR --output RUN`` writes a file for every image and measures it.
 """
@@ -27,11 +29,14 @@ from lightning_modules.callbacks.latents import LatentPictures
 from lightning_modules.callbacks.metrics import ValidationMetrics
 from lightning_modules.callbacks.published import PublishedPoints
 from lightning_modules.callbacks.throughput import Throughput
-from lightning_modules.cli import errors_in_one_line
-from lightning_modules.codecs.checkpoint import AtomicCheckpointIO
+from lightning_modules.cli import errors_in_one_line, fail
+from lightning_modules.codecs.checkpoint import AtomicCheckpointIO, codec_spec
 from lightning_modules.training_module import TrainingModule
 
 LAST, BEST = "last.ckpt", "best.ckpt"
+
+FIXED = ("lmbda", "distortion", "schedule", "learning_rate", "auxiliary_learning_rate")
+"""Settings of the module that a resumed run cannot change."""
 
 
 class SaveConfig(SaveConfigCallback):
@@ -65,23 +70,27 @@ class TrainingCLI(LightningCLI):
         parser.add_argument("--checkpoint_minutes", type=float, default=10, help="Longest time between two writings of it.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Finds the checkpoint to test before the settings are read from it.
+        """Finds the checkpoint to test or validate before the settings are read from it.
 
         Raises:
             ValueError: The run has none.
         """
         super().parse_arguments(parser, args)
-        config = self.config.get("test")
-        if config is not None and config.ckpt_path is None:
+        config = self.config.get("test") or self.config.get("validate")
+        if config is None:
+            return
+        config.weights_only = True  # checkpoints hold plain types alone
+        if config.ckpt_path is None:
             candidates = [Path(config.output) / name for name in (BEST, LAST)]
             found = next((path for path in candidates if path.is_file()), None)
             if found is None:
                 raise ValueError(f"{config.output} holds neither {BEST} nor {LAST}: give --output RUN, or --ckpt_path FILE")
             config.ckpt_path = str(found)
+        steps_done(Path(config.ckpt_path))
 
     def before_instantiate_classes(self) -> None:
         """A test has its weights from its checkpoint, and codes too few images for a compilation to pay."""
-        config = self.config.get("test")
+        config = self.config.get("test") or self.config.get("validate")
         if config is not None:
             config.model.warm_start, config.model.compile = None, False
 
@@ -90,6 +99,8 @@ class TrainingCLI(LightningCLI):
         config = self.config[self.subcommand]
         output = Path(config.output)
         self.resumed = checkpoint_to_resume(config.resume, output) if self.subcommand == "fit" else None
+        if self.resumed is not None:
+            check_same_training(self.resumed, self.config_init[self.subcommand].model)
         if config.trainer.logger is None or config.trainer.logger is True:
             # No version: the curves of a resumed run are one. What a killed run logged after its checkpoint is logged anew.
             step = steps_done(self.resumed) if self.resumed else 0
@@ -120,13 +131,26 @@ class TrainingCLI(LightningCLI):
         """Files are coded in fp32, and that means it."""
         torch.backends.cudnn.allow_tf32 = False
 
+    def after_test(self) -> None:
+        """Exit code 1 where an image could not be tested."""
+        (files,) = (callback for callback in self.trainer.callbacks if isinstance(callback, FileEvaluation))  # type: ignore[attr-defined]
+        if files.failed:
+            fail(f"{len(files.failed)} images could not be tested: {', '.join(files.failed[:10])}", 1)
+
+    def before_validate(self) -> None:
+        """Refuses a validation of nothing."""
+        if self.config_init["validate"].data.valid is None:
+            raise ValueError("validate needs images: give their folder with --data.valid")
+
     def before_fit(self) -> None:
         """Goes on from the checkpoint that ``--resume`` says."""
         config = self.config_init[self.subcommand]
         if config.ckpt_path is not None:
             raise ValueError(f"fit goes on from a checkpoint with --resume {config.ckpt_path}, not with --ckpt_path")
         if self.resumed is not None:
-            rank_zero_only(print)(f"going on from {self.resumed}, step {steps_done(self.resumed)}")
+            step, last = steps_done(self.resumed), self.trainer.max_steps
+            state = f"the run is finished (--trainer.max_steps {last})," if 0 <= last <= step else "going on"
+            rank_zero_only(print)(f"{state} from {self.resumed}, step {step}")
             config.ckpt_path = str(self.resumed)
             config.weights_only = True  # checkpoints hold plain types alone
 
@@ -150,6 +174,23 @@ def checkpoint_to_resume(resume: str, output: Path) -> Path | None:
         return None
     steps_done(Path(resume))
     return Path(resume)
+
+
+def check_same_training(checkpoint: Path, module: TrainingModule) -> None:
+    """Refuses to go on with another training than the one that a checkpoint holds.
+
+    Raises:
+        ValueError: Codec, objective or what the optimiser's state holds differ.
+    """
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    asked: dict[str, Any] = {**codec_spec(module.codec), **{name: module.hparams[name] for name in FIXED}}
+    held = {**content.get("codec", {}), **content.get("hyper_parameters", {})}
+    for name, value in asked.items():
+        if held.get(name, value) != value:
+            raise ValueError(
+                f"{checkpoint} was trained with {name} {held[name]}, not {value}: choose another --output, or start anew with "
+                "--resume never (and --model.warm_start for its weights)"
+            )
 
 
 def after_signal(stop: Stopped) -> int:

@@ -101,15 +101,18 @@ def image_sets(root: Root) -> list[ImageSet]:
 
 
 def list_images(root: Path) -> list[ImageSource]:
-    """Images of a folder at any depth, of a shard, or of a folder of shards, whose other files are left alone.
+    """Images of a folder at any depth, of a shard, or of a folder of shards.
 
     Raises:
         FileNotFoundError: ``root`` does not exist, or no image is in it.
+        ValueError: A folder holds shards and image files.
         ImageError: A shard cannot be read.
     """
     shards = [root] if root.suffix == SHARD and root.is_file() else sorted(root.rglob(f"*{SHARD}"))
     if not shards:
         return [ImageSource(path) for path in find_images(root)]
+    if root.is_dir() and any(path.suffix.lower() in EXTENSIONS for path in root.rglob("*")):
+        raise ValueError(f"{root} holds both shards (such as {shards[0].name}) and image files: name them apart in --data.root")
     images = index_shards(shards)
     if not images:
         raise FileNotFoundError(f"no images in the shards of {root} (looked for {' '.join(sorted(EXTENSIONS))})")

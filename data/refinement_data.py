@@ -97,8 +97,6 @@ class RefinementDataModule(pl.LightningDataModule):
         FileNotFoundError: ``root`` does not exist or holds no image.
     """
 
-    stride = 64
-
     def __init__(
         self, root: str = SAMPLES, batch_size: int = 1, limit: int | None = None, workers: int = 0, shard: str | None = None
     ) -> None:
@@ -132,7 +130,12 @@ class RefinementDataModule(pl.LightningDataModule):
         if self.trainer is not None:
             # A rank without an image gets an empty batch: every rank must meet the others at the same barriers.
             batches = batches[self.trainer.global_rank :: self.trainer.world_size] or [[]]
-        return DataLoader(RefinementBatches(batches, self.stride), batch_size=None, num_workers=self.workers)
+        return DataLoader(RefinementBatches(batches, self._stride), batch_size=None, num_workers=self.workers)
+
+    @property
+    def _stride(self) -> int:
+        """Sides become multiples of it: the decoder of a file assumes the codec's own."""
+        return int(self.trainer.lightning_module.codec.stride) if self.trainer else 64  # type: ignore[arg-type]
 
     def transfer_batch_to_device(self, batch: RefinementBatch, device: torch.device, dataloader_idx: int) -> RefinementBatch:
         """Leaves the batch alone: the originals stay on the CPU, and ``predict_step`` moves the rest."""
@@ -144,7 +147,7 @@ class RefinementDataModule(pl.LightningDataModule):
         by_size: dict[tuple[int, int], list[ImageFile]] = defaultdict(list)
         for file in files:
             try:
-                size = padded_size(*image_size(file.path), self.stride)
+                size = padded_size(*image_size(file.path), self._stride)
             except ImageError:
                 size = (0, 0)  # its batch reports it
             by_size[size].append(file)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,23 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.crops import ContiguousSampler, CropPlan, RandomCrops
 from data.image_sets import Root, image_sets
-from data.images import find_images, pad, read_image, to_float, unique_names
+from data.images import ImageError, find_images, pad, read_image, to_float, unique_names
 from data.memory import CropsInMemory
 from data.workers import leave_signals_to_the_main_process
 
 
-class WholeImages(Dataset[tuple[Tensor, Tensor]]):
-    """Whole photographs: ``(x, size)`` with x fp32 in [0, 1], padded to multiples of ``stride``, and size ``(H, W)`` before it."""
+def no_image() -> tuple[Tensor, Tensor]:
+    """The batch of a rank without an image, and of an image that cannot be read."""
+    return torch.zeros(0, 3, 64, 64), torch.tensor([[64, 64]])
 
-    def __init__(self, paths: Sequence[Path], stride: int = 64) -> None:
+
+class WholeImages(Dataset[tuple[Tensor, Tensor]]):
+    """Whole photographs, a batch each: x ``[1, 3, H', W']`` fp32 in [0, 1], padded to multiples of ``stride``, and ``[[H, W]]``.
+
+    One that cannot be read is reported and is an empty batch.
+    """
+
+    def __init__(self, paths: Sequence[Path], stride: int) -> None:
         self.paths = paths
         self.stride = stride
 
@@ -30,8 +40,12 @@ class WholeImages(Dataset[tuple[Tensor, Tensor]]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        x = to_float(read_image(self.paths[index]))
-        return pad(x, self.stride), torch.tensor(x.shape[-2:])
+        try:
+            x = to_float(read_image(self.paths[index]))
+        except ImageError as error:
+            warnings.warn(f"{error}; it is left out", stacklevel=2)
+            return no_image()
+        return pad(x, self.stride)[None], torch.tensor(x.shape[-2:])[None]
 
 
 class TrainingDataModule(pl.LightningDataModule):
@@ -50,7 +64,8 @@ class TrainingDataModule(pl.LightningDataModule):
         batch_size: Crops a step and device.
         steps_per_epoch: Steps between two validations.
         min_scale: JPEG photographs are reduced by a random factor in [min_scale, 1] before cropping.
-        workers: Processes that decode and crop, where the images are not in memory; 0 does it in the main one.
+        workers: Processes that decode and crop, where the images are not in memory; 0 does it in the main one. By default one for
+            each CPU that the process may use.
         in_memory: Decode every photograph once and keep its pixels on the device that trains, which then crops. Every rank holds
             all of them.
         seed: Of the crops.
@@ -74,15 +89,16 @@ class TrainingDataModule(pl.LightningDataModule):
         batch_size: int = 16,
         steps_per_epoch: int = 1000,
         min_scale: float = 0.5,
-        workers: int = 2,
+        workers: int | None = None,
         in_memory: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if crop_size < 64 or crop_size % 64:
             raise ValueError(f"data.crop_size must be a multiple of 64, not {crop_size}")
-        if batch_size < 1 or steps_per_epoch < 1 or workers < 0:
-            raise ValueError("data.batch_size and data.steps_per_epoch must be at least 1, data.workers at least 0")
+        workers = len(os.sched_getaffinity(0)) if workers is None else workers
+        if min(batch_size, steps_per_epoch) < 1 or min(workers, seed) < 0:
+            raise ValueError("data.batch_size and data.steps_per_epoch must be at least 1, data.workers and data.seed at least 0")
         if not 0 < min_scale <= 1:
             raise ValueError(f"data.min_scale must be above 0 and at most 1, not {min_scale}")
         self.root, self.valid = root, valid and Path(valid)
@@ -141,10 +157,14 @@ class TrainingDataModule(pl.LightningDataModule):
     def _whole(self, paths: Sequence[Path]) -> DataLoader[tuple[Tensor, Tensor]]:
         rank, world = self._share
         if rank < len(paths):
-            return DataLoader(WholeImages(paths[rank::world]), batch_size=1)
+            return DataLoader(WholeImages(paths[rank::world], self._stride), batch_size=None)
         # Lightning skips the evaluation of a rank without a batch, and the others would wait for it in vain.
-        nothing = torch.zeros(0, 3, 64, 64), torch.tensor([[64, 64]])
-        return DataLoader([nothing], batch_size=None)  # type: ignore[arg-type]
+        return DataLoader([no_image()], batch_size=None)  # type: ignore[arg-type]
+
+    @property
+    def _stride(self) -> int:
+        """Sides of whole images become multiples of it: the decoder of a file assumes the codec's own."""
+        return int(self.trainer.lightning_module.codec.stride) if self.trainer else 64  # type: ignore[arg-type]
 
     @property
     def _share(self) -> tuple[int, int]:

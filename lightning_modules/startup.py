@@ -18,6 +18,7 @@ MESSAGES = (
     # Crops are numbered over the whole run and the sampler starts where the run stood.
     r".*your dataloader is not resumable.*",
     r".*is not supported by the model summary.*",
+    r".*Total length of `list` across ranks is zero.*",
     r".*but have passed in a `LightningDataModule`.*",
 )
 
@@ -27,11 +28,12 @@ for message in MESSAGES:
 
 class _WithoutTips(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        return "Tip:" not in record.getMessage()
+        # Lightning says the latter also where nothing is read.
+        return not any(text in record.getMessage() for text in ("Tip:", "`weights_only` was not set"))
 
 
-for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.trainer.trainer"):
-    logging.getLogger(name).addFilter(_WithoutTips())
+for name in ("utilities.rank_zero", "trainer.trainer", "trainer.connectors.checkpoint_connector"):
+    logging.getLogger(f"pytorch_lightning.{name}").addFilter(_WithoutTips())
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of malloc.h

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
@@ -16,10 +17,13 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from lightning_modules.codecs import Codec, Distortion
 from lightning_modules.codecs.checkpoint import CheckpointError, codec_spec, coding_copy, load_weights, without_tables
 from lightning_modules.coding import code_photograph
-from lightning_modules.rate_distortion import Objective, RateDistortion, TruePixels, rate_distortion
+from lightning_modules.rate_distortion import MS_SSIM_MIN_SIDE, Objective, RateDistortion, TruePixels, rate_distortion
 from lightning_modules.rounding import Noise, Rounding, UniformNoise, hard_round
 
 Evaluation = dict[str, Any]
+
+MONITOR = "valid/rd_loss"
+"""What checkpoints and schedules look at."""
 
 CHECK_EVERY = 10
 """Steps between two looks at the count of non-finite steps: a look waits for the device."""
@@ -83,6 +87,11 @@ class TrainingModule(pl.LightningModule):
         super().__init__()
         if not (lmbda > 0 and learning_rate > 0 and clip_norm > 0):
             raise ValueError("model.lmbda, model.learning_rate and model.clip_norm must be above 0")
+        if not 0 <= final_learning_rate <= learning_rate or min(max_skipped_steps, plateau_patience + 1, warmup_steps + 1) < 1:
+            raise ValueError(
+                "model.final_learning_rate must be from 0 to model.learning_rate, model.max_skipped_steps at least 1, "
+                "model.plateau_patience and model.warmup_steps at least 0"
+            )
         self.save_hyperparameters(ignore=["codec"])
         self.codec = codec.to(memory_format=torch.channels_last)
         self.objective = Objective(lmbda, distortion)
@@ -130,6 +139,9 @@ class TrainingModule(pl.LightningModule):
         if len(x) == 0:  # a rank without an image
             return {"x": x, "x_hat": x, "bits": x.new_empty(0), "rd_loss": x.new_empty(0)}
         height, width = size.tolist()
+        if self.objective.distortion == "ms_ssim" and min(height, width) < MS_SSIM_MIN_SIDE:
+            rank_zero_warn(f"validation images with a side under {MS_SSIM_MIN_SIDE} pixels are left out: they have no MS-SSIM")
+            return {"x": x[:0], "x_hat": x[:0], "bits": x.new_empty(0), "rd_loss": x.new_empty(0)}
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.compiler.set_stance("force_eager"):  # every size would be compiled anew
             quantised = self.codec.quantise(self.codec.analyse(x), hard_round)
@@ -158,8 +170,10 @@ class TrainingModule(pl.LightningModule):
         """Adam on (codec, quantiles); the schedule moves the learning rate of the first group.
 
         Raises:
-            ValueError: A cosine without an end.
+            ValueError: A cosine without an end, a plateau without validation, or fp16, whose gradients are scaled.
         """
+        if self.trainer.precision == "16-mixed":
+            raise ValueError("--trainer.precision 16-mixed is not supported: use bf16-mixed")
         quantiles = self.codec.quantiles
         chosen = {id(parameter) for parameter in quantiles}
         main = [parameter for parameter in self.codec.parameters() if id(parameter) not in chosen]
@@ -173,12 +187,24 @@ class TrainingModule(pl.LightningModule):
         if self.schedule == "plateau":
             least = [self.final_learning_rate, self.auxiliary_learning_rate]
             plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=self.plateau_patience, min_lr=least)
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "valid/rd_loss"}}
+            if not self.trainer.enable_validation or not self.trainer.datamodule.valid:  # type: ignore[attr-defined]
+                raise ValueError("the plateau schedule looks at the validation loss: give --data.valid")
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": MONITOR}}
         total = self.trainer.estimated_stepping_batches
         if not math.isfinite(total):
             raise ValueError("the cosine schedule needs an end: give --trainer.max_steps")
         cosine = LambdaLR(optimizer, [lambda step: self._rate(step, int(total)), lambda _: 1.0])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Leaves the plateau alone: Lightning does not step it at the first validation after a resume."""
+        if self.schedule == "cosine":
+            scheduler.step()
+
+    def on_validation_end(self) -> None:
+        """Steps the plateau once for each validation."""
+        if self.schedule == "plateau" and self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            self.lr_schedulers().step(self.trainer.callback_metrics[MONITOR])  # type: ignore[union-attr, arg-type]
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
         """Clips the codec's group alone (the quantiles' gradient would use up the whole norm), and has a step skipped whose
@@ -202,7 +228,8 @@ class TrainingModule(pl.LightningModule):
         if batch_idx % CHECK_EVERY == 0 and self.skipped_in_a_row >= self.max_skipped_steps:
             raise TrainingDiverged(
                 f"training diverged: the gradients of the last {int(self.skipped_in_a_row)} steps, up to "
-                f"{self.trainer.global_step}, were not finite; use a smaller --model.learning_rate"
+                f"{self.trainer.global_step}, were not finite; start anew with a smaller rate: "
+                "--resume never --model.warm_start RUN/best.ckpt --model.learning_rate RATE"
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

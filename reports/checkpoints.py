@@ -43,8 +43,14 @@ def row(run: Path) -> list[str]:
     bpp, psnr_db, ms_ssim, loss = (summary["means"][f"{name}_base"] for name in ("bpp", "psnr_db", "ms_ssim", "rd_loss"))
     of_means = rd_loss(objective, bpp, psnr_db, ms_ssim)
     published = published_point(loaded.codec, objective)
-    found = [ARCHITECTURES[type(loaded.codec.net).__name__], objective.distortion, f"{lmbda:g}", str(summary["finished"])]
-    numbers = [format(value, form) for value, form in ((bpp, ".4f"), (psnr_db, ".2f"), (ms_ssim, ".4f"), (loss, ".4f"))]
+    found = [
+        ARCHITECTURES.get(type(loaded.codec.net).__name__, type(loaded.codec).__name__),
+        objective.distortion,
+        f"{lmbda:g}",
+        str(summary["finished"]),
+    ]
+    measured = ((bpp, ".4f"), (psnr_db, ".2f"), (ms_ssim, ".4f"), (loss, ".4f"))
+    numbers = ["n/a" if value is None else format(value, form) for value, form in measured]
     if published is None or of_means is None:
         return [*found, *numbers, "n/a" if of_means is None else f"{of_means:.4f}", "none", ""]
     return [*found, *numbers, f"{of_means:.4f}", f"{published.rd_loss:.4f}", f"{100 * (of_means / published.rd_loss - 1):+.1f} %"]

@@ -77,3 +77,9 @@ def test_every_length_trains(length: Path, photographs: Path, tmp_path: Path) ->
     folders = ("--data.root", str(photographs), "--data.valid", str(photographs), "--output", str(tmp_path / "run"))
     train.main([*configs(CONFIGS / "scale_hyperprior.yaml", length), *tiny, *small, *quiet, *folders])
     assert (tmp_path / "run/best.ckpt").is_file()
+
+
+@pytest.mark.parametrize("length", LENGTHS, ids=name)
+def test_the_last_steps_are_validated(length: Path) -> None:
+    settings = yaml.safe_load(length.read_text())
+    assert settings["trainer"]["max_steps"] % settings["data"]["steps_per_epoch"] == 0

@@ -147,3 +147,26 @@ def test_bad_input_is_one_line_and_code_2(
         train.main([*command(run, pictures), *more])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_image_that_cannot_be_read_is_reported_and_the_others_are_tested(
+    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(pictures, tmp_path / "some"))
+    (folder / "damaged.png").write_bytes((folder / "large.png").read_bytes()[:3000])
+    with pytest.raises(SystemExit) as stop:
+        train.main(command(run, folder))
+    assert stop.value.code == 1
+    assert "1 images could not be tested: damaged" in capsys.readouterr().err
+    with (run / "test/results.csv").open() as file:
+        assert [row["image"] for row in csv.DictReader(file)] == ["large", "small"]
+
+
+def test_validate_measures_the_trained_weights(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    best = min(event.value for event in events.Scalars("valid/rd_loss"))
+    capsys.readouterr()
+    assert train.main(["validate", "--config", str(run / "config.yaml"), "--output", str(run)]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "valid/rd_loss " in line)
+    assert float(line.split("│")[2]) == pytest.approx(best, rel=1e-4)

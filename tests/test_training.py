@@ -8,6 +8,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from data.images import read_image, write_image
 from data.samples import sample_paths
 from data.training_data import TrainingDataModule
 from lightning_modules.callbacks.metrics import ValidationMetrics
@@ -176,7 +177,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(photographs: P
 
 
 def test_a_training_that_diverged_ends_and_says_so(photographs: Path) -> None:
-    with pytest.raises(TrainingDiverged, match=r"steps, up to .* were not finite; use a smaller"):
+    with pytest.raises(TrainingDiverged, match=r"steps, up to .* were not finite; start anew"):
         fit(photographs, [Spoil(1, 100)], 60, max_skipped_steps=12)
 
 
@@ -191,6 +192,57 @@ def test_a_plateau_halves_the_codecs_learning_rate_alone(photographs: Path) -> N
         rates.append(scheduler.get_last_lr())  # type: ignore[union-attr]
     assert [main for main, _ in rates] == pytest.approx([1e-4] * 3 + [5e-5] * 2 + [4e-5] * 3)
     assert {quantiles for _, quantiles in rates} == {1e-3}
+
+
+def test_a_plateau_steps_once_a_validation_through_a_resume(photographs: Path, tmp_path: Path) -> None:
+    plateau = ("--data.valid", str(photographs), "--model.schedule=plateau")
+    train.main(arguments(photographs, tmp_path / "whole", *plateau))
+    parts = arguments(photographs, tmp_path / "parts", *plateau, "--checkpoint_every=3")
+    with pytest.raises(RuntimeError, match="killed"):
+        train.main([*parts, "--trainer.callbacks+=tests.test_training.Stop"])
+    train.main(parts)
+    whole, found = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "parts"))
+    assert whole["lr_schedulers"][0]["last_epoch"] == found["lr_schedulers"][0]["last_epoch"] == 3
+    assert all(torch.equal(value, found["state_dict"][name]) for name, value in whole["state_dict"].items())
+
+
+def test_a_plateau_without_validation_is_refused_at_once(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        train.main(arguments(photographs, tmp_path / "run", "--model.schedule=plateau"))
+    assert "give --data.valid" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "other", ["--model.lmbda=0.18", "--model.distortion=ms_ssim", "--model.learning_rate=1e-5", "--model.codec.init_args.N=16"]
+)
+def test_another_training_is_not_continued(
+    other: str, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    train.main(arguments(photographs, output, "--trainer.max_steps=2"))
+    before = (output / "config.yaml").read_text()
+    with pytest.raises(SystemExit) as stop:
+        train.main(arguments(photographs, output, other))
+    assert stop.value.code == 2
+    assert "was trained with" in capsys.readouterr().err.splitlines()[-1]
+    assert (output / "config.yaml").read_text() == before
+
+
+def test_validation_images_that_cannot_be_used_are_left_out(photographs: Path, tmp_path: Path) -> None:
+    valid = tmp_path / "valid"
+    valid.mkdir()
+    (valid / "damaged.png").write_bytes(sample_paths()[0].read_bytes()[:5000])
+    write_image(read_image(sample_paths()[0])[:, :100, :200], valid / "small.png")
+    write_image(read_image(sample_paths()[1])[:, :170, :200], valid / "large.png")
+    ms_ssim = ("--model.distortion=ms_ssim", "--model.lmbda=8.73", "--data.crop_size=192", "--data.batch_size=1")
+    folder = ("--data.valid", str(valid), "--trainer.max_steps=2")
+    train.main(arguments(photographs, tmp_path / "run", *ms_ssim, *folder))
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    (loss,) = events.Scalars("valid/rd_loss")
+    assert 0 < loss.value < 100
 
 
 def test_a_cosine_needs_an_end(photographs: Path) -> None:

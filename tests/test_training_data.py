@@ -28,6 +28,8 @@ def photographs(tmp_path: Path) -> Path:
 class Recorder(BoringModel):
     """Keeps the batches of a fit."""
 
+    codec = SimpleNamespace(stride=64)
+
     def __init__(self) -> None:
         super().__init__()
         self.batches: list[Tensor] = []
@@ -72,10 +74,11 @@ def ranks(world: int, **settings: Any) -> list[TrainingDataModule]:
     modules = []
     for rank in range(world):
         module = TrainingDataModule(**settings)
+        trained = SimpleNamespace(codec=SimpleNamespace(stride=64))
         strategy = SimpleNamespace(root_device=torch.device("cpu"))
         fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=-1))
         counts = {"global_rank": rank, "world_size": world, "num_devices": world}
-        module.trainer = SimpleNamespace(strategy=strategy, fit_loop=fit_loop, **counts)  # type: ignore[assignment]
+        module.trainer = SimpleNamespace(strategy=strategy, fit_loop=fit_loop, lightning_module=trained, **counts)  # type: ignore[assignment]
         modules.append(module)
     return modules
 
@@ -119,8 +122,8 @@ def test_test_images_have_names_and_fall_back_to_those_of_validation(photographs
 
 
 def test_whole_images_are_padded() -> None:
-    x, size = WholeImages(sample_paths())[1]
-    assert size.tolist() == [300, 451] and x.shape == (3, 320, 512)
+    x, size = WholeImages(sample_paths(), 64)[1]
+    assert size.tolist() == [[300, 451]] and x.shape == (1, 3, 320, 512)
 
 
 @pytest.mark.parametrize(

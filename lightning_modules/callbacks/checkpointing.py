@@ -128,4 +128,6 @@ def steps_done(checkpoint: Path) -> int:
     try:
         return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
     except Exception as error:  # torch.load raises whatever the unpickler met
-        raise CheckpointError(f"{checkpoint} is damaged or no checkpoint of train.py fit: {type(error).__name__}") from error
+        raise CheckpointError(
+            f"{checkpoint} is damaged or no checkpoint of train.py fit: give another with --resume (fit) or --ckpt_path"
+        ) from error

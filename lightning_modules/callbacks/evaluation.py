@@ -32,6 +32,7 @@ class FileEvaluation(pl.Callback):
     def __init__(self, output: Path) -> None:
         self.output = Path(output)
         self.step = 0
+        self.failed: list[str] = []
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Mapping[str, Any]) -> None:
         self.step = int(checkpoint["global_step"])
@@ -41,8 +42,8 @@ class FileEvaluation(pl.Callback):
         self.results: dict[str, FileResult] = {}
         (self.output / BITSTREAMS).mkdir(parents=True, exist_ok=True)
         if trainer.is_global_zero:
-            for old in (self.output / BITSTREAMS).glob("*.bin"):  # of another test, perhaps of other images
-                old.unlink()
+            for old in (*(self.output / BITSTREAMS).glob("*.bin"), *self.output.glob("*.csv"), *self.output.glob("*.json")):
+                old.unlink()  # of another test, perhaps of other images
         trainer.strategy.barrier()
 
     def on_test_batch_end(
@@ -76,6 +77,9 @@ class FileEvaluation(pl.Callback):
         results = {name: result for part in gathered for name, result in part.items()}
         point = published_point(pl_module.codec, pl_module.objective)
         ordered = [results[name] for name in self.names if name in results]
+        self.failed = [name for name in self.names if name not in results]
+        if not ordered:
+            return
         evaluation = Evaluation(ordered, pl_module.objective, point)
         write_evaluation(evaluation, self.output, {"checkpoint": str(trainer.ckpt_path), "step": self.step})
         print_evaluation(evaluation)

@@ -25,6 +25,7 @@ CDF, CDF_LENGTH = "._quantized_cdf", "._cdf_length"
 TABLES = ("._offset", CDF, CDF_LENGTH, ".scale_table")
 CONSTANTS = (".pedestal", ".bound", ".target", ".scale_bound")
 PREFIXES = ("codec.net.", "module.", "net.")
+TRANSFORMS = ("g_a.", "g_s.")
 ZOO = "zoo:"
 LMBDAS: dict[Distortion, tuple[float, ...]] = {
     "mse": (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800),
@@ -117,8 +118,8 @@ def coding_copy(codec: Codec, lmbda: float, distortion: Distortion) -> LoadedCod
 def load_weights(codec: Codec, checkpoint: str | Path) -> list[str]:
     """Loads the weights of a checkpoint, without its coding tables, into a codec that is to be trained.
 
-    The checkpoint may be of another architecture: what has the same name and size in both is taken, such as the analysis and
-    synthesis transforms, which all codecs of the project share.
+    The checkpoint may be of another architecture: of it, the analysis and synthesis transforms are taken, which all codecs of
+    the project share.
 
     Returns:
         The names of the codec's parameters that the checkpoint does not have; they are as they were.
@@ -127,9 +128,12 @@ def load_weights(codec: Codec, checkpoint: str | Path) -> list[str]:
         CheckpointError: As :func:`load_codec`, or the transforms have other sizes.
     """
     state, own = read_checkpoint(checkpoint).state, dict(codec.net.named_parameters())
-    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    shared = ("",) if type(codec).from_state(state) is not None else TRANSFORMS
+    fitting = {
+        name: value for name, value in state.items() if name in own and own[name].shape == value.shape and name.startswith(shared)
+    }
     new = [name for name in own if name not in fitting]
-    if any(name.startswith(("g_a.", "g_s.")) for name in new):
+    if any(name.startswith(TRANSFORMS) for name in new):
         raise CheckpointError(f"{checkpoint}: its weights do not fit {codec_spec(codec)}")
     with torch.no_grad():
         for name, value in fitting.items():
