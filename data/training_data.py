@@ -62,7 +62,7 @@ class TrainingDataModule(pl.LightningDataModule):
         test: Folder of test images, by default those of ``valid``.
         crop_size: Side of a training crop in pixels, a multiple of 64.
         batch_size: Crops a step and device.
-        steps_per_epoch: Steps between two validations.
+        steps_per_epoch: Batches between two validations; a multiple of ``--trainer.accumulate_grad_batches``.
         min_scale: JPEG photographs are reduced by a random factor in [min_scale, 1] before cropping.
         workers: Processes that decode and crop, where the images are not in memory; 0 does it in the main one. By default one for
             each CPU that the process may use.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         temporary = path.with_name(f".{path.name}.partial")
         super().save_checkpoint(checkpoint, temporary, storage_options)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # or a power cut leaves an empty file under the name
         temporary.replace(path)
 
 
