@@ -25,6 +25,7 @@ from torch import Tensor
 import lightning_modules.startup  # noqa: F401
 from benchmarks.timing import timed
 from lightning_modules.codecs import ScaleHyperpriorCodec
+from lightning_modules.optimiser import adam
 from lightning_modules.training_module import TrainingModule
 
 LMBDA = 0.013
@@ -43,10 +44,7 @@ class Ours:
     def __init__(self, device: torch.device, compiled: bool) -> None:
         torch.manual_seed(0)
         self.module = TrainingModule(ScaleHyperpriorCodec(), LMBDA, compile=compiled).to(device)
-        quantiles = self.module.codec.quantiles
-        main = [p for p in self.module.parameters() if all(p is not q for q in quantiles)]
-        groups: list[dict[str, Any]] = [{"params": main}, {"params": quantiles, "lr": 1e-3}]
-        self.optimizer = torch.optim.Adam(groups, 1e-4, fused=True)
+        self.optimizer = adam(self.module.codec, 1e-4, 1e-3)
 
     def step(self, x: Tensor) -> None:
         with torch.autocast(x.device.type, torch.bfloat16):

@@ -96,7 +96,7 @@ class TrainingDataModule(pl.LightningDataModule):
         super().__init__()
         if crop_size < 64 or crop_size % 64:
             raise ValueError(f"data.crop_size must be a multiple of 64, not {crop_size}")
-        workers = len(os.sched_getaffinity(0)) if workers is None else workers
+        workers = _cpus() if workers is None else workers
         if min(batch_size, steps_per_epoch) < 1 or min(workers, seed) < 0:
             raise ValueError("data.batch_size and data.steps_per_epoch must be at least 1, data.workers and data.seed at least 0")
         if not 0 < min_scale <= 1:
@@ -186,3 +186,8 @@ class TrainingDataModule(pl.LightningDataModule):
     def _ranks_here(self) -> int:
         """Ranks that share the memory of the device."""
         return self.trainer.num_devices if self.trainer and self._device.type == "cpu" else 1
+
+
+def _cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,11 +12,12 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_modules.codecs import Codec, Distortion
 from lightning_modules.codecs.checkpoint import CheckpointError, codec_spec, coding_copy, load_weights, without_tables
 from lightning_modules.coding import code_photograph
+from lightning_modules.optimiser import adam, cosine
 from lightning_modules.rate_distortion import MS_SSIM_MIN_SIDE, Objective, RateDistortion, TruePixels, rate_distortion
 from lightning_modules.rounding import Noise, Rounding, UniformNoise, hard_round
 
@@ -174,16 +175,7 @@ class TrainingModule(pl.LightningModule):
         """
         if self.trainer.precision == "16-mixed":
             raise ValueError("--trainer.precision 16-mixed is not supported: use bf16-mixed")
-        quantiles = self.codec.quantiles
-        chosen = {id(parameter) for parameter in quantiles}
-        main = [parameter for parameter in self.codec.parameters() if id(parameter) not in chosen]
-        optimizer = torch.optim.Adam(
-            [
-                {"params": main, "lr": self.learning_rate, "name": "codec"},
-                {"params": quantiles, "lr": self.auxiliary_learning_rate, "name": "quantiles"},
-            ],
-            fused=True,
-        )
+        optimizer = adam(self.codec, self.learning_rate, self.auxiliary_learning_rate)
         if self.schedule == "plateau":
             least = [self.final_learning_rate, self.auxiliary_learning_rate]
             plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=self.plateau_patience, min_lr=least)
@@ -193,8 +185,8 @@ class TrainingModule(pl.LightningModule):
         total = self.trainer.estimated_stepping_batches
         if not math.isfinite(total):
             raise ValueError("the cosine schedule needs an end: give --trainer.max_steps")
-        cosine = LambdaLR(optimizer, [lambda step: self._rate(step, int(total)), lambda _: 1.0])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+        scheduler = cosine(optimizer, self.final_learning_rate, self.warmup_steps, int(total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Leaves the plateau alone: Lightning does not step it at the first validation after a resume."""
@@ -248,14 +240,6 @@ class TrainingModule(pl.LightningModule):
                 f"the checkpoint is of {checkpoint['codec']}, the configuration of {spec}: use the config.yaml of its run"
             )
         checkpoint["state_dict"] = without_tables(checkpoint["state_dict"])
-
-    def _rate(self, step: int, total: int) -> float:
-        """Learning rate over its highest, at ``step`` of ``total``."""
-        if step < self.warmup_steps:
-            return (step + 1) / (self.warmup_steps + 1)
-        done = min(1.0, (step - self.warmup_steps) / max(1, total - self.warmup_steps))
-        least = self.final_learning_rate / self.learning_rate
-        return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * done))
 
     def _log_training(self, result: RateDistortion, auxiliary: Tensor) -> None:
         values = {
