@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from lightning_modules.codecs.base import Codec
 from lightning_modules.codecs.checkpoint import CDF, CDF_LENGTH, CONSTANTS, State, without_padding
@@ -35,7 +35,7 @@ def export_safetensors(codec: Codec, path: Path, metadata: Mapping[str, str]) ->
             continue
         half = value.is_floating_point() and not name.startswith(("entropy_bottleneck", "gaussian_conditional"))
         tensors[name] = (value.half() if half else value).contiguous().cpu()
-    save_file(tensors, path, {"codec": type(codec).__name__, **metadata})
+    path.write_bytes(save(tensors, {"codec": type(codec).__name__, **metadata}))  # save_file's would be the owner's alone to read
 
 
 def export_compressai(codec: Codec, path: Path) -> None:
