@@ -35,10 +35,17 @@ def settings(photographs: Path, output: Path, *more: str) -> list[str]:
 
 def start(photographs: Path, output: Path, *more: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    # One thread: weights are compared bit by bit.
+    environment = {**inherited, "OMP_NUM_THREADS": "1", **(environment or {})}
     command = [sys.executable, "train.py", *settings(photographs, output, "--trainer.callbacks+=tests.slow.Slow", *more)]
-    return subprocess.Popen(
-        command, cwd=ROOT, env={**inherited, **(environment or {})}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run_to_the_end(photographs: Path, output: Path) -> str:
+    process = start(photographs, output, environment={"SLOW_SECONDS": "0"})
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return printed
 
 
 def wait_for_checkpoint(process: subprocess.Popen[str], output: Path) -> None:
@@ -55,7 +62,7 @@ def step_of(checkpoint: Path) -> int:
 def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """Weights of the uninterrupted run."""
     output = tmp_path_factory.mktemp("whole")
-    train.main(settings(pictures, output))
+    run_to_the_end(pictures, output)
     return weights(output / "last.ckpt")
 
 
@@ -66,7 +73,7 @@ def curve(output: Path, name: str) -> list[tuple[int, float]]:
 
 
 def assert_rerun_ends_in(expected: dict[str, torch.Tensor], pictures: Path, output: Path) -> None:
-    train.main(settings(pictures, output))
+    run_to_the_end(pictures, output)
     assert step_of(output / "last.ckpt") == STEPS
     found = weights(output / "last.ckpt")
     for name, value in expected.items():
