@@ -101,7 +101,7 @@ def assert_equal(expected: dict[str, torch.Tensor], checkpoint: Path) -> None:
 
 def test_a_training_that_meets_its_time_limit_goes_on(pictures: Path, tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
-    environment = {"IMAGES": str(pictures), "VALID": str(pictures), "RUN": str(run), "LENGTH": "smoke", "SLOW_SECONDS": "2"}
+    environment = {"IMAGES": str(pictures), "VALID": str(pictures), "RUN": str(run), "LENGTH": "smoke", "SLOW_SECONDS": "4"}
     options = ["--time=2", "--signal=USR1@30", "--ntasks-per-node=2", "--gpus-per-node=2", f"--output={log}"]
     job = sbatch("train.sbatch", environment, options, *TINY)
     wait_for(lambda: ended(job, "COMPLETED"), 600, log)
