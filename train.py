@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pytorch_lightning.utilities import rank_zero_only
 import lightning_modules.startup  # noqa: F401  (before the project's other modules)
 from data.training_data import TrainingDataModule
 from lightning_modules import slurm
-from lightning_modules.callbacks.checkpointing import LastCheckpoint, Stopped, steps_done
+from lightning_modules.callbacks.checkpointing import LastCheckpoint, Stopped, read_training
 from lightning_modules.callbacks.evaluation import FileEvaluation
 from lightning_modules.callbacks.images import Reconstructions
 from lightning_modules.callbacks.latents import LatentPictures
@@ -31,7 +32,7 @@ from lightning_modules.callbacks.published import PublishedPoints
 from lightning_modules.callbacks.throughput import Throughput
 from lightning_modules.cli import errors_in_one_line, fail
 from lightning_modules.codecs.checkpoint import AtomicCheckpointIO, codec_spec
-from lightning_modules.training_module import TrainingModule
+from lightning_modules.training_module import MONITOR, TrainingModule
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 
@@ -86,7 +87,7 @@ class TrainingCLI(LightningCLI):
             if found is None:
                 raise ValueError(f"{config.output} holds neither {BEST} nor {LAST}: give --output RUN, or --ckpt_path FILE")
             config.ckpt_path = str(found)
-        steps_done(Path(config.ckpt_path))
+        read_training(Path(config.ckpt_path))  # refuses what is none
 
     def before_instantiate_classes(self) -> None:
         """A test has its weights from its checkpoint, and codes too few images for a compilation to pay."""
@@ -99,12 +100,14 @@ class TrainingCLI(LightningCLI):
         config = self.config[self.subcommand]
         output = Path(config.output)
         self.resumed = checkpoint_to_resume(config.resume, output) if self.subcommand == "fit" else None
+        self.step = 0
         if self.resumed is not None:
-            check_same_training(self.resumed, self.config_init[self.subcommand].model)
+            training = read_training(self.resumed)
+            check_same_training(self.resumed, training, self.config_init[self.subcommand].model)
+            self.step = int(training["global_step"])
         if config.trainer.logger is None or config.trainer.logger is True:
             # No version: the curves of a resumed run are one. What a killed run logged after its checkpoint is logged anew.
-            step = steps_done(self.resumed) if self.resumed else 0
-            purge: dict[str, Any] = {"purge_step": step} if self.subcommand == "fit" else {}
+            purge: dict[str, Any] = {"purge_step": self.step} if self.subcommand == "fit" else {}
             kwargs["logger"] = TensorBoardLogger(output, name="tensorboard", version="", default_hp_metric=False, **purge)
         callbacks = [
             *(self.config_init[self.subcommand].trainer.callbacks or []),
@@ -120,7 +123,7 @@ class TrainingCLI(LightningCLI):
         if self.subcommand == "test":
             kwargs["precision"] = "32-true"  # files are coded in fp32, whatever the model was trained in
         if config.data.valid is not None:
-            callbacks.append(ModelCheckpoint(output, Path(BEST).stem, "valid/rd_loss", enable_version_counter=False))
+            callbacks.append(ModelCheckpoint(output, Path(BEST).stem, MONITOR, enable_version_counter=False))
         kwargs["default_root_dir"] = output
         plugins = [AtomicCheckpointIO(), *filter(None, [slurm.cluster_environment()])]
         trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
@@ -148,9 +151,9 @@ class TrainingCLI(LightningCLI):
         if config.ckpt_path is not None:
             raise ValueError(f"fit goes on from a checkpoint with --resume {config.ckpt_path}, not with --ckpt_path")
         if self.resumed is not None:
-            step, last = steps_done(self.resumed), self.trainer.max_steps
-            state = f"the run is finished (--trainer.max_steps {last})," if 0 <= last <= step else "going on"
-            rank_zero_only(print)(f"{state} from {self.resumed}, step {step}")
+            last = self.trainer.max_steps
+            state = f"the run is finished (--trainer.max_steps {last})," if 0 <= last <= self.step else "going on"
+            rank_zero_only(print)(f"{state} from {self.resumed}, step {self.step}")
             config.ckpt_path = str(self.resumed)
             config.weights_only = True  # checkpoints hold plain types alone
 
@@ -161,30 +164,23 @@ def checkpoint_to_resume(resume: str, output: Path) -> Path | None:
     Args:
         resume: ``auto``, ``never`` or a path. A job that Slurm has started again goes on from its own last checkpoint in any case.
         output: Folder of the run. ``never`` puts its last checkpoint aside.
-
-    Raises:
-        CheckpointError: There is no such file.
     """
     last = output / LAST
     if last.is_file() and (resume == "auto" or slurm.is_requeued()):
         return last
     if resume == "never" and last.is_file():
         rank_zero_only(last.replace)(last.with_suffix(".ckpt.old"))
-    if resume in {"auto", "never"}:
-        return None
-    steps_done(Path(resume))
-    return Path(resume)
+    return None if resume in {"auto", "never"} else Path(resume)
 
 
-def check_same_training(checkpoint: Path, module: TrainingModule) -> None:
-    """Refuses to go on with another training than the one that a checkpoint holds.
+def check_same_training(checkpoint: Path, training: Mapping[str, Any], module: TrainingModule) -> None:
+    """Refuses to go on with another training than the one that a checkpoint, whose content is ``training``, holds.
 
     Raises:
         ValueError: Codec, objective or what the optimiser's state holds differ.
     """
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     asked: dict[str, Any] = {**codec_spec(module.codec), **{name: module.hparams[name] for name in FIXED}}
-    held = {**content.get("codec", {}), **content.get("hyper_parameters", {})}
+    held = {**training.get("codec", {}), **training.get("hyper_parameters", {})}
     for name, value in asked.items():
         if held.get(name, value) != value:
             raise ValueError(

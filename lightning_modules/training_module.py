@@ -137,12 +137,12 @@ class TrainingModule(pl.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Evaluation:
         """Codes whole images with hard rounding; what it returns is for the callbacks, cropped to the true image."""
         x, (size,) = batch
-        if len(x) == 0:  # a rank without an image
-            return {"x": x, "x_hat": x, "bits": x.new_empty(0), "rd_loss": x.new_empty(0)}
         height, width = size.tolist()
-        if self.objective.distortion == "ms_ssim" and min(height, width) < MS_SSIM_MIN_SIDE:
+        if len(x) > 0 and self.objective.distortion == "ms_ssim" and min(height, width) < MS_SSIM_MIN_SIDE:
             rank_zero_warn(f"validation images with a side under {MS_SSIM_MIN_SIDE} pixels are left out: they have no MS-SSIM")
-            return {"x": x[:0], "x_hat": x[:0], "bits": x.new_empty(0), "rd_loss": x.new_empty(0)}
+            x = x[:0]
+        if len(x) == 0:  # also of a rank without an image
+            return {"x": x, "x_hat": x, "bits": x.new_empty(0), "rd_loss": x.new_empty(0)}
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.compiler.set_stance("force_eager"):  # every size would be compiled anew
             quantised = self.codec.quantise(self.codec.analyse(x), hard_round)

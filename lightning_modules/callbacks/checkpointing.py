@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -117,8 +118,8 @@ class LastCheckpoint(Checkpoint):
             self._agreed = NOTHING
 
 
-def steps_done(checkpoint: Path) -> int:
-    """Optimiser steps of a checkpoint of a training.
+def read_training(checkpoint: Path) -> Mapping[str, Any]:
+    """What a checkpoint of a training holds: ``global_step``, ``codec``, ``hyper_parameters`` and Lightning's own.
 
     Raises:
         CheckpointError: The file is missing, or no checkpoint of ``train.py fit``.
@@ -126,8 +127,10 @@ def steps_done(checkpoint: Path) -> int:
     if not checkpoint.is_file():
         raise CheckpointError(f"no such checkpoint: {checkpoint}")
     try:
-        return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+        content: Mapping[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        int(content["global_step"])
     except Exception as error:  # torch.load raises whatever the unpickler met
         raise CheckpointError(
             f"{checkpoint} is damaged or no checkpoint of train.py fit: give another with --resume (fit) or --ckpt_path"
         ) from error
+    return content

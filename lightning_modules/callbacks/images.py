@@ -58,8 +58,10 @@ def captioned(panels: Mapping[str, Tensor]) -> Image.Image:
     width, height = images[0].size
     canvas = Image.new("RGB", (len(images) * (width + MARGIN) + MARGIN, height + CAPTION_HEIGHT + MARGIN), "white")
     draw = ImageDraw.Draw(canvas)
-    longest = max(draw.textlength(caption, ImageFont.load_default(size=16)) for caption in panels)
-    font = ImageFont.load_default(size=min(16, max(8, 16 * width / max(1, longest))))  # a caption stays over its picture
+    font = ImageFont.load_default(size=16)
+    longest = max(draw.textlength(caption, font) for caption in panels)
+    if longest > width:  # a caption stays over its picture
+        font = ImageFont.load_default(size=max(8, 16 * width / longest))
     for column, (caption, image) in enumerate(zip(panels, images, strict=True)):
         left = MARGIN + column * (width + MARGIN)
         canvas.paste(image, (left, CAPTION_HEIGHT))
