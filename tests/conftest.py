@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
-from skimage import data as photographs
+from skimage import data as samples
 from torch import Tensor
 
+from data.images import read_image, write_image
+from data.samples import sample_paths
 from lightning_modules.codecs import Codec, ScaleHyperpriorCodec
 from lightning_modules.codecs.checkpoint import LoadedCodec, load_codec
 
@@ -47,4 +51,23 @@ def embedded() -> LoadedCodec:
 @pytest.fixture(scope="session")
 def photograph() -> Tensor:
     """uint8 [3, 512, 512]."""
-    return torch.from_numpy(photographs.astronaut()).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(samples.astronaut()).permute(2, 0, 1).contiguous()
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two photographs; tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for path in sample_paths()[:2]:
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a picture that has an MS-SSIM and one that is too small for it; tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("pictures")
+    image = read_image(sample_paths()[0])
+    write_image(image[:, 60:230, 150:320], folder / "large.png")
+    write_image(image[:, 100:140, 200:270], folder / "small.png")
+    return folder

@@ -12,7 +12,6 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from data.samples import sample_paths
 from tests.test_training import ROOT, STEPS, arguments, weights
 
 LAUNCHERS = {
@@ -21,23 +20,15 @@ LAUNCHERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photographs")
-    for path in sample_paths()[:2]:
-        (folder / path.name).symlink_to(path)
-    return folder
-
-
 def settings(photographs: Path, output: Path, *more: str) -> list[str]:
     return arguments(photographs, output, "--data.valid", str(photographs), "--trainer.num_sanity_val_steps=0", *more)
 
 
 @pytest.fixture(scope="module")
-def one(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process."""
     output = tmp_path_factory.mktemp("one")
-    train.main(settings(pictures, output, "--data.batch_size=4"))
+    train.main(settings(photographs, output, "--data.batch_size=4"))
     return output
 
 
@@ -48,9 +39,9 @@ def curve(output: Path, name: str) -> list[float]:
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_two_processes_train_as_one(launcher: str, pictures: Path, one: Path, tmp_path: Path) -> None:
+def test_two_processes_train_as_one(launcher: str, photographs: Path, one: Path, tmp_path: Path) -> None:
     two = tmp_path / "two"
-    parts = settings(pictures, two, "--data.batch_size=2", "--trainer.devices=2", "--trainer.strategy=ddp")
+    parts = settings(photographs, two, "--data.batch_size=2", "--trainer.devices=2", "--trainer.strategy=ddp")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     command = [*LAUNCHERS[launcher], "train.py", *parts]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)

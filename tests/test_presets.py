@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 import train
-from data.samples import sample_paths
 from lightning_modules.codecs.checkpoint import load_codec
 
 CONFIGS = Path(__file__).parents[1] / "configs/train"
@@ -23,15 +22,6 @@ LAMBDAS = {
 
 def name(path: Path) -> str:
     return path.stem
-
-
-@pytest.fixture
-def photographs(tmp_path: Path) -> Path:
-    folder = tmp_path / "photographs"
-    folder.mkdir()
-    for path in sample_paths()[:2]:
-        (folder / path.name).symlink_to(path)
-    return folder
 
 
 def configs(*paths: Path) -> list[str]:

@@ -14,18 +14,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from data.samples import sample_paths
 from tests.test_training import ROOT, arguments, weights
 
 STEPS = 40
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photographs")
-    for path in sample_paths()[:2]:
-        (folder / path.name).symlink_to(path)
-    return folder
 
 
 def settings(photographs: Path, output: Path, *more: str) -> list[str]:
@@ -59,10 +50,10 @@ def step_of(checkpoint: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+def whole(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """Weights of the uninterrupted run."""
     output = tmp_path_factory.mktemp("whole")
-    run_to_the_end(pictures, output)
+    run_to_the_end(photographs, output)
     return weights(output / "last.ckpt")
 
 
@@ -72,8 +63,8 @@ def curve(output: Path, name: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events.Scalars(name)]
 
 
-def assert_rerun_ends_in(expected: dict[str, torch.Tensor], pictures: Path, output: Path) -> None:
-    run_to_the_end(pictures, output)
+def assert_rerun_ends_in(expected: dict[str, torch.Tensor], photographs: Path, output: Path) -> None:
+    run_to_the_end(photographs, output)
     assert step_of(output / "last.ckpt") == STEPS
     found = weights(output / "last.ckpt")
     for name, value in expected.items():
@@ -81,22 +72,24 @@ def assert_rerun_ends_in(expected: dict[str, torch.Tensor], pictures: Path, outp
     assert [step for step, _ in curve(output, "train/loss")] == list(range(STEPS))  # one curve, each step once
 
 
-def test_a_killed_run_goes_on_and_ends_in_the_same_weights(pictures: Path, whole: dict[str, torch.Tensor], tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_and_ends_in_the_same_weights(
+    photographs: Path, whole: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
     output = tmp_path / "run"
-    process = start(pictures, output)
+    process = start(photographs, output)
     wait_for_checkpoint(process, output)
     process.kill()
     process.communicate()
     assert step_of(output / "last.ckpt") < STEPS
-    assert_rerun_ends_in(whole, pictures, output)
+    assert_rerun_ends_in(whole, photographs, output)
 
 
-def test_a_run_killed_in_a_validation_leaves_no_hole_in_the_curve(pictures: Path, tmp_path: Path) -> None:
-    more = ("--data.valid", str(pictures), "--checkpoint_every=1", "--trainer.num_sanity_val_steps=0")
-    train.main(arguments(pictures, tmp_path / "whole", *more))
+def test_a_run_killed_in_a_validation_leaves_no_hole_in_the_curve(photographs: Path, tmp_path: Path) -> None:
+    more = ("--data.valid", str(photographs), "--checkpoint_every=1", "--trainer.num_sanity_val_steps=0")
+    train.main(arguments(photographs, tmp_path / "whole", *more))
     with pytest.raises(RuntimeError, match="killed"):
-        train.main(arguments(pictures, tmp_path / "run", *more, "--trainer.callbacks+=tests.slow.DieInValidation"))
-    train.main(arguments(pictures, tmp_path / "run", *more))
+        train.main(arguments(photographs, tmp_path / "run", *more, "--trainer.callbacks+=tests.slow.DieInValidation"))
+    train.main(arguments(photographs, tmp_path / "run", *more))
     expected = curve(tmp_path / "whole", "valid/rd_loss")
     assert len(expected) == 3 and curve(tmp_path / "run", "valid/rd_loss") == expected
     best = [weights(tmp_path / name / "best.ckpt") for name in ("whole", "run")]
@@ -105,10 +98,10 @@ def test_a_run_killed_in_a_validation_leaves_no_hole_in_the_curve(pictures: Path
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_keeps_the_step_it_reports(
-    signum: signal.Signals, code: int, pictures: Path, whole: dict[str, torch.Tensor], tmp_path: Path
+    signum: signal.Signals, code: int, photographs: Path, whole: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    process = start(pictures, output, "--data.workers=1")
+    process = start(photographs, output, "--data.workers=1")
     wait_for_checkpoint(process, output)
     process.send_signal(signum)
     _, errors = process.communicate(timeout=120)
@@ -116,7 +109,7 @@ def test_a_stopped_run_keeps_the_step_it_reports(
     step = step_of(output / "last.ckpt")
     assert f"stopped by {signum.name} at step {step}" in errors.splitlines()[-1] and "rerunning" in errors
     assert "Traceback" not in errors
-    assert_rerun_ends_in(whole, pictures, output)
+    assert_rerun_ends_in(whole, photographs, output)
 
 
 def fake_scontrol(folder: Path, code: int) -> Path:
@@ -128,10 +121,10 @@ def fake_scontrol(folder: Path, code: int) -> Path:
 
 
 @pytest.mark.parametrize(("code", "array"), [(0, True), (1, False)])
-def test_a_time_limit_requeues_the_job(code: int, array: bool, pictures: Path, tmp_path: Path) -> None:
+def test_a_time_limit_requeues_the_job(code: int, array: bool, photographs: Path, tmp_path: Path) -> None:
     output, folder = tmp_path / "run", fake_scontrol(tmp_path / "bin", code)
     slurm = {"SLURM_JOB_ID": "12", **({"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"} if array else {})}
-    process = start(pictures, output, environment={**slurm, "PATH": f"{folder}:{os.environ['PATH']}"})
+    process = start(photographs, output, environment={**slurm, "PATH": f"{folder}:{os.environ['PATH']}"})
     wait_for_checkpoint(process, output)
     process.send_signal(signal.SIGUSR1)
     _, errors = process.communicate(timeout=120)
@@ -143,10 +136,10 @@ def test_a_time_limit_requeues_the_job(code: int, array: bool, pictures: Path, t
 
 
 def test_resume_never_starts_anew_but_a_requeued_job_goes_on(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "run"
-    short = arguments(pictures, output, "--trainer.max_steps=2")
+    short = arguments(photographs, output, "--trainer.max_steps=2")
     train.main(short)
     first = (output / "last.ckpt").read_bytes()
     capsys.readouterr()
@@ -158,11 +151,11 @@ def test_resume_never_starts_anew_but_a_requeued_job_goes_on(
     assert f"going on from {output}/last.ckpt, step 2" in capsys.readouterr().out
 
 
-def test_resume_from_a_path(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train.main(arguments(pictures, tmp_path / "first", "--trainer.max_steps=2"))
+def test_resume_from_a_path(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train.main(arguments(photographs, tmp_path / "first", "--trainer.max_steps=2"))
     (tmp_path / "run").mkdir()
     checkpoint = (tmp_path / "first/last.ckpt").rename(tmp_path / "elsewhere.ckpt")
-    train.main(arguments(pictures, tmp_path / "run", "--trainer.max_steps=3", "--resume", str(checkpoint)))
+    train.main(arguments(photographs, tmp_path / "run", "--trainer.max_steps=3", "--resume", str(checkpoint)))
     assert f"going on from {checkpoint}, step 2" in capsys.readouterr().out
     assert step_of(tmp_path / "run/last.ckpt") == 3
 
@@ -178,25 +171,34 @@ def test_resume_from_a_path(pictures: Path, tmp_path: Path, capsys: pytest.Captu
     ],
 )
 def test_what_cannot_be_resumed_is_one_line(
-    setting: str, message: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    setting: str, message: str, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        train.main(arguments(pictures, tmp_path / "run", setting))
+        train.main(arguments(photographs, tmp_path / "run", setting))
     assert stop.value.code == 2 and message in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_checkpoint_is_written_after_minutes(pictures: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_is_written_after_minutes(photographs: Path, tmp_path: Path) -> None:
     more = ("--checkpoint_every=1000", "--checkpoint_minutes=0.000001", "--trainer.callbacks+=tests.test_training.Stop")
     with pytest.raises(RuntimeError, match="killed"):
-        train.main(arguments(pictures, tmp_path / "run", *more))
+        train.main(arguments(photographs, tmp_path / "run", *more))
     assert step_of(tmp_path / "run/last.ckpt") == 3
 
 
-def test_ranks_agree_on_a_signal_of_one_of_them(pictures: Path, tmp_path: Path) -> None:
+def test_ranks_agree_on_a_signal_of_one_of_them(photographs: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     two = ("--trainer.devices=2", "--trainer.strategy=ddp")
-    process = start(pictures, output, *two, environment={"SIGNAL_RANK": "1"})
+    process = start(photographs, output, *two, environment={"SIGNAL_RANK": "1"})
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 143, errors
     step = step_of(output / "last.ckpt")
     assert f"stopped by SIGTERM at step {step}" in errors and errors.count("stopped by") == 1
+
+
+def test_a_damaged_last_checkpoint_is_one_line(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/last.ckpt").write_bytes(b"nonsense")
+    with pytest.raises(SystemExit) as stop:
+        train.main(arguments(photographs, tmp_path / "run"))
+    assert stop.value.code == 2
+    assert "run/last.ckpt is damaged or no checkpoint" in capsys.readouterr().err.splitlines()[-1]

@@ -10,8 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from data.images import read_image, write_image
-from data.samples import sample_paths
+from data.images import read_image
 from lightning_modules.bitstream import decode_image
 from lightning_modules.codecs import ScaleHyperpriorCodec
 from lightning_modules.codecs.checkpoint import coding_copy, load_codec
@@ -20,15 +19,6 @@ from lightning_modules.rate_distortion import Objective
 from tests.test_training import arguments, weights
 
 OBJECTIVE = Objective(0.013)
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    image = read_image(sample_paths()[0])
-    write_image(image[:, 60:230, 150:320], folder / "large.png")
-    write_image(image[:, 100:140, 200:270], folder / "small.png")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -20,15 +20,6 @@ ROOT = Path(__file__).parents[1]
 STEPS = 6
 
 
-@pytest.fixture
-def photographs(tmp_path: Path) -> Path:
-    folder = tmp_path / "photographs"
-    folder.mkdir()
-    for path in sample_paths()[:2]:
-        (folder / path.name).symlink_to(path)
-    return folder
-
-
 def arguments(photographs: Path, output: Path, *more: str) -> list[str]:
     return [
         *("fit", "--config", str(ROOT / "configs/train/scale_hyperprior.yaml")),

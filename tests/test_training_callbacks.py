@@ -16,8 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 import train
-from data.images import pad, read_image, to_float, write_image
-from data.samples import sample_paths
+from data.images import pad, to_float
 from lightning_modules.callbacks.latents import latent_panels, telling_channel
 from lightning_modules.callbacks.metrics import ValidationMetrics
 from lightning_modules.codecs import Codec, FactorisedPriorCodec, MeanScaleHyperpriorCodec, Prior, Quantised, ScaleHyperpriorCodec
@@ -27,16 +26,6 @@ from tests.test_training import arguments
 
 KILLED_AT = 5
 Batch = tuple[Tensor, Tensor]
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A picture that has an MS-SSIM and one that is too small for it."""
-    folder = tmp_path_factory.mktemp("pictures")
-    image = read_image(sample_paths()[0])
-    write_image(image[:, 60:230, 150:320], folder / "large.png")
-    write_image(image[:, 100:140, 200:270], folder / "small.png")
-    return folder
 
 
 def events_of(output: Path) -> EventAccumulator:
