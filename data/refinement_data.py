@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from data.images import ImageError, find_images, image_size, pad, padded_size, read_image, to_float, unique_names
+from data.images import ImageError, image_size, pad, padded_size, read_image, to_float, unique_names
 from data.samples import sample_paths
+from data.sets import images_of, sha256_of
 
 SAMPLES = "samples"
 
@@ -32,8 +32,7 @@ class ImageFile:
 
     def sha256(self) -> str:
         """Of the file's bytes, in hexadecimal digits."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(self.path)
 
 
 @dataclass(frozen=True)
@@ -86,15 +85,16 @@ class RefinementDataModule(pl.LightningDataModule):
     """Images of a folder for ``refine.py``.
 
     Args:
-        root: A folder, searched at any depth, or one file; ``samples``: the embedded photographs.
+        root: A folder, searched at any depth, or one file; ``samples``: the embedded photographs; ``kodak``, ``tecnick`` or
+            ``clic``: what ``python -m data.fetch`` has fetched.
         batch_size: Images refined together; only those of one padded size are. 1 is best on a CPU.
         limit: Refine the first so many images only.
         workers: Processes that read ahead.
         shard: ``I/N``, I from 0: of N processes that know nothing of one another, the share of one. Every N-th image is of it.
 
     Raises:
-        ValueError: ``batch_size`` or ``limit`` is below 1, or ``shard`` is none.
-        FileNotFoundError: ``root`` does not exist or holds no image.
+        ValueError: ``batch_size`` or ``limit`` is below 1, ``shard`` is none, or a named set is not whole.
+        FileNotFoundError: ``root`` does not exist, holds no image or has not been fetched.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class RefinementDataModule(pl.LightningDataModule):
         super().__init__()
         if batch_size < 1 or (limit is not None and limit < 1):
             raise ValueError("data.batch_size and data.limit must be at least 1")
-        self.paths = sample_paths() if root == SAMPLES else find_images(Path(root))
+        self.paths = sample_paths() if root == SAMPLES else images_of(root)
         self.finished: frozenset[str] = frozenset()
         self.batch_size, self.limit, self.workers = batch_size, limit, workers
         self.shard = parse_shard(shard) if shard is not None else None

@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.crops import ContiguousSampler, CropPlan, RandomCrops
 from data.image_sets import Root, image_sets
-from data.images import ImageError, find_images, pad, read_image, to_float, unique_names
+from data.images import ImageError, pad, read_image, to_float, unique_names
 from data.memory import CropsInMemory
+from data.sets import images_of
 from data.workers import leave_signals_to_the_main_process
 
 
@@ -59,7 +60,7 @@ class TrainingDataModule(pl.LightningDataModule):
         root: Training images: a folder or shard; several, ``[DIR, DIR]``, of which every image counts the same; or several with
             weights, ``{DIR: 3, DIR: 1}``, by which a crop's folder is drawn. Needed to fit.
         valid: Folder of validation images; those of ``root`` are not used for it. Without one there is no validation.
-        test: Folder of test images, by default those of ``valid``.
+        test: Folder of test images, or the name of a set that ``python -m data.fetch`` has fetched; by default those of ``valid``.
         crop_size: Side of a training crop in pixels, a multiple of 64.
         batch_size: Crops a step and device.
         steps_per_epoch: Batches between two validations; a multiple of ``--trainer.accumulate_grad_batches``.
@@ -118,10 +119,10 @@ class TrainingDataModule(pl.LightningDataModule):
         if stage == "test":
             if self.test is None:
                 raise MisconfigurationException("test needs images: give their folder with --data.test")
-            self.test_paths = find_images(self.test)
+            self.test_paths = images_of(self.test)
             self.test_names = unique_names(self.test_paths)
         elif self.valid:
-            self.valid_paths = find_images(self.valid)
+            self.valid_paths = images_of(self.valid)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Crops of a batch, going on where the run is; :meth:`on_after_batch_transfer` makes ``[B, 3, S, S]`` of them."""

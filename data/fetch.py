@@ -1,0 +1,207 @@
+"""Downloads a test set: ``python -m data.fetch kodak``, ``tecnick`` or ``clic``; :mod:`data.sets` says what they are.
+
+The images go to where the other commands find them by name (``--data.root kodak``): ``$SGA_DATA/NAME``, by default
+``~/.cache/sga-lightning/NAME``; or to the folder of ``-o``, which is then given as any folder is. A file is there whole or not at
+all, and an interrupted download goes on where it stopped when the command is run again.
+
+``SHA256SUMS`` beside the images (``sha256sum -c`` reads it) is written last. Kodak and CLIC are checked against known checksums.
+Of Tecnick's archive none is known, so the first download is trusted (the archive's own CRC-32 of each image is checked), and every
+later run of this command holds the images against what the first one recorded.
+
+Neither pooch nor torchvision resumes a download, so the standard library does it here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import zipfile
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from data.sets import SETS, NamedSet, folder_of, sha256_of
+from lightning_modules.cli import errors_in_one_line
+from lightning_modules.results import write_atomically
+
+CHECKSUMS = "SHA256SUMS"
+LARGEST_IMAGE = 2**27
+"""Bytes; a member of an archive that unpacks to more is refused."""
+BLOCK = 2**18
+TIMEOUT = 60
+"""Seconds without a byte."""
+
+
+def fetch(named: NamedSet, folder: Path, progress: Progress) -> None:
+    """Brings a set into a folder, or checks what is there.
+
+    Raises:
+        ValueError: A checksum or the number of images is wrong, or a file of the folder is not the set's.
+        OSError: The download failed or stopped; running it again goes on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    checksums = _read_checksums(folder / CHECKSUMS)
+    if len(checksums) == named.images and all((folder / name).exists() for name in checksums):
+        for name, sha256 in checksums.items():
+            _check(folder / name, sha256)
+        return
+    checksums = _unpacked(named, folder, checksums, progress) if named.folder else _downloaded(named, folder, progress)
+    lines = [f"{sha256}  {name}\n" for name, sha256 in sorted(checksums.items())]
+    write_atomically(folder / CHECKSUMS, "".join(lines).encode())
+
+
+def _downloaded(named: NamedSet, folder: Path, progress: Progress) -> dict[str, str]:
+    """Downloads the images that are missing; the checksums of all by name."""
+    checksums = {}
+    for url, sha256 in named.files.items():
+        path = folder / PurePosixPath(url).name
+        assert sha256 is not None
+        if path.exists():
+            _check(path, sha256)
+        else:
+            download(url, path, sha256, progress)
+        checksums[path.name] = sha256
+    return checksums
+
+
+def _unpacked(named: NamedSet, folder: Path, recorded: dict[str, str], progress: Progress) -> dict[str, str]:
+    """Downloads the archive and unpacks the images that are missing; the checksums of all by name.
+
+    The archive is deleted when its images are out, and when it is none.
+    """
+    ((url, sha256),) = named.files.items()
+    archive = folder / f".{named.name}.zip"
+    if not archive.exists():
+        download(url, archive, sha256, progress)
+    try:
+        checksums = unpack(named, archive, folder, recorded)
+    except zipfile.BadZipFile as error:
+        archive.unlink()
+        raise ValueError(f"{url} gave no sound zip file ({error}): run the command again, or download it in a browser") from error
+    archive.unlink()
+    return checksums
+
+
+def unpack(named: NamedSet, archive: Path, folder: Path, recorded: dict[str, str]) -> dict[str, str]:
+    """Writes the images of a set out of its archive into ``folder``, whatever the paths in the archive; checksums by name.
+
+    Args:
+        named: The set; only PNG files that lie in a folder of the name ``named.folder`` are its images.
+        archive: The zip file.
+        folder: Images that are there are left alone.
+        recorded: Checksums of an earlier download, with which the images must agree.
+
+    Raises:
+        ValueError: The number of images is not the set's, one is absurdly large, or one is not what was recorded.
+        zipfile.BadZipFile: The archive is damaged.
+    """
+    checksums = {}
+    with zipfile.ZipFile(archive) as file:
+        members = {}
+        for member in file.infolist():
+            path = PurePosixPath(member.filename)
+            if path.parent.name == named.folder and path.suffix.lower() == ".png" and not path.name.startswith("."):
+                members[path.name] = member
+        if len(members) != named.images:
+            raise ValueError(f"{archive} holds {len(members)} images, and {named.name} has {named.images}: delete it and try again")
+        for name, member in sorted(members.items()):
+            if member.file_size > LARGEST_IMAGE:
+                raise ValueError(f"{archive}: {name} has {member.file_size} bytes, more than an image of {named.name} can have")
+            content = file.read(member)
+            checksums[name] = hashlib.sha256(content).hexdigest()
+            if recorded.get(name, checksums[name]) != checksums[name]:
+                raise ValueError(f"{name} is not what {folder / CHECKSUMS} recorded: the set at its address has changed")
+            if (folder / name).exists():
+                _check(folder / name, checksums[name])
+            else:
+                write_atomically(folder / name, content)
+    return checksums
+
+
+def download(url: str, path: Path, sha256: str | None, progress: Progress) -> None:
+    """Downloads a file, going on from what an interrupted attempt has left beside ``path``.
+
+    Args:
+        url: Of the file.
+        path: Where it goes once it is whole and checked.
+        sha256: What it must have; None where nobody knows.
+        progress: Where it is shown.
+
+    Raises:
+        OSError: The server refused, or the connection ended before the file did.
+        ValueError: The checksum is wrong; what was downloaded is deleted.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        _download_rest(url, part, path.name.lstrip("."), progress)
+    except (OSError, HTTPException) as error:
+        kept = f"; {part.stat().st_size} bytes are kept, run the command again to go on" if part.exists() else ""
+        raise OSError(f"cannot download {url}: {error}{kept}") from error
+    if sha256 is not None and (found := sha256_of(part)) != sha256:
+        part.unlink()
+        raise ValueError(f"{url} has the SHA-256 {found} and not {sha256}: it was damaged on its way or has changed; it is deleted")
+    part.replace(path)
+
+
+def _download_rest(url: str, part: Path, title: str, progress: Progress) -> None:
+    """Appends to ``part`` what it lacks, or writes it anew where the server does not send parts."""
+    done = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "sga-lightning", **({"Range": f"bytes={done}-"} if done else {})}
+    try:
+        with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as response:
+            if response.status != 206:
+                done = 0
+            elif not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
+                raise OSError("the server sent another part than was asked for")
+            length = response.headers.get("Content-Length")
+            total = None if length is None else done + int(length)
+            task = progress.add_task(title, completed=done, total=total)
+            with part.open("ab" if done else "wb") as file:
+                while block := response.read(BLOCK):
+                    file.write(block)
+                    progress.update(task, advance=len(block))
+                size = file.tell()
+    except HTTPError as error:
+        if error.code == 416 and done:  # nothing is left after the part: another file, or a whole one that was not yet checked
+            part.unlink()
+            return _download_rest(url, part, title, progress)
+        raise
+    if total is not None and size != total:
+        raise OSError(f"the connection ended after {size} of {total} bytes")
+
+
+def _read_checksums(path: Path) -> dict[str, str]:
+    """Checksums by name; none where the file is missing."""
+    if not path.exists():
+        return {}
+    pairs = [line.split("  ", 1) for line in path.read_text().splitlines()]
+    if not all(len(pair) == 2 and pair[1] == Path(pair[1]).name for pair in pairs):
+        raise ValueError(f"{path} is damaged: delete it and run the command again")
+    return {name: sha256 for sha256, name in pairs}
+
+
+def _check(path: Path, sha256: str) -> None:
+    if sha256_of(path) != sha256:
+        raise ValueError(f"{path} is not the set's image of this name (wrong SHA-256): delete it, or choose another -o")
+
+
+def main(args: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=sorted(SETS), help="the set")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder of the images, instead of where names are found")
+    options = parser.parse_args(args)
+    named = SETS[options.name]
+    folder = options.output or folder_of(named.name)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with errors_in_one_line(), Progress(*columns) as progress:
+        fetch(named, folder, progress)
+    print(f"{named.images} images, checked: {folder}    use them with --data.root {options.output or named.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
