@@ -19,11 +19,12 @@ import sys
 import zipfile
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+import lightning_modules.startup  # noqa: F401  (before the project's other modules)
 from data.sets import SETS, NamedSet, folder_of, sha256_of
 from lightning_modules.cli import errors_in_one_line
 from lightning_modules.results import write_atomically
@@ -140,7 +141,8 @@ def download(url: str, path: Path, sha256: str | None, progress: Progress) -> No
         _download_rest(url, part, path.name.lstrip("."), progress)
     except (OSError, HTTPException) as error:
         kept = f"; {part.stat().st_size} bytes are kept, run the command again to go on" if part.exists() else ""
-        raise OSError(f"cannot download {url}: {error}{kept}") from error
+        reason = error.reason if type(error) is URLError else error
+        raise OSError(f"cannot download {url}: {reason}{kept}") from error
     if sha256 is not None and (found := sha256_of(part)) != sha256:
         part.unlink()
         raise ValueError(f"{url} has the SHA-256 {found} and not {sha256}: it was damaged on its way or has changed; it is deleted")
