@@ -24,6 +24,7 @@ from lightning_modules.callbacks.images import side_by_side
 from lightning_modules.callbacks.progress import RefinementProgress
 from lightning_modules.callbacks.results import EndOnSigterm, ResultWriter
 from lightning_modules.cli import INTERRUPTED, TERMINATED, errors_in_one_line, fail
+from lightning_modules.hparams import settings_row, write_hparams
 from lightning_modules.refinement_module import RefinementModule
 from lightning_modules.results import (
     BASE_BITSTREAMS,
@@ -197,6 +198,9 @@ def report_job(cli: RefinementCLI, names: list[str], mark: str) -> dict[str, str
     summary = summarise(output, names, mark)
     found = (read_result(output, name) for name in names if len(names) <= PRINTED)
     print_table([result for result, _ in filter(None, found)], summary["means"])
+    if summary["finished"]:
+        config = "+".join(Path(path).stem for path in cli.config.config or ())
+        write_hparams(output, settings_row(cli.model, config, cli.config.model.checkpoint), summary["means"])
     print(f"files and numbers: {output}    curves: tensorboard --logdir {output / 'tensorboard'}")
     compared = read_result(output, cli.config.compare) if cli.config.compare is not None else None
     if compared is not None:

@@ -1,0 +1,70 @@
+"""The HPARAMS table of TensorBoard: a row for each job of ``refine.py``, its settings against what its files measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboard.plugins.hparams import summary_v2 as hp  # its api module needs TensorFlow
+from torch.utils.tensorboard import SummaryWriter
+
+from lightning_modules.refinement_module import RefinementModule, method_name
+
+SETTINGS = (
+    *("config", "method", "a", "temperature", "tau_max", "steps", "learning_rate", "learning_rate_z"),
+    *("lmbda", "distortion", "checkpoint", "select", "seed"),
+)
+METRICS = ("rd_loss", "bpp", "psnr_db", "ms_ssim", "seconds")
+
+
+def settings_row(module: RefinementModule, config: str, checkpoint: str) -> dict[str, Any]:
+    """The settings of a job by name, of :data:`SETTINGS`; what its method does not have is left out.
+
+    Args:
+        module: Of the job.
+        config: Name of its configuration.
+        checkpoint: As it was given.
+    """
+    settings = module.settings
+    row = {
+        "config": config,
+        "method": method_name(settings.rounding),
+        "a": getattr(settings.rounding, "a", None),
+        "temperature": type(settings.temperature).__name__.removesuffix("Temperature"),
+        "tau_max": getattr(settings.temperature, "tau_max", None),
+        "steps": settings.steps,
+        "learning_rate": settings.learning_rate,
+        "learning_rate_z": settings.learning_rate_z,
+        "lmbda": module.objective.lmbda,
+        "distortion": module.objective.distortion,
+        "checkpoint": checkpoint,
+        "select": settings.select,
+        "seed": module.seed,
+    }
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def write_hparams(output: Path, settings: Mapping[str, Any], means: Mapping[str, float | None]) -> None:
+    """Writes the row of a job into ``tensorboard/`` of its folder, in place of the one of an earlier end of the same job.
+
+    Args:
+        output: Folder of the job.
+        settings: See :func:`settings_row`.
+        means: Over the finished images; those of :data:`METRICS` are written as ``mean/NAME``.
+    """
+    folder = output / "tensorboard"
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("events.out.tfevents.*"):
+        old.unlink()
+    with SummaryWriter(str(folder)) as writer:
+        assert writer.file_writer is not None
+        # TensorBoard takes the columns from any one of the jobs it shows, so each names all of them.
+        columns = [hp.Metric(f"mean/{name}", display_name=name) for name in METRICS]
+        writer.file_writer.add_summary(hp.hparams_config_pb([hp.HParam(name) for name in SETTINGS], columns))
+        # Without an id of their own, two jobs of equal settings would share a row.
+        trial = "/".join(output.resolve().parts[-2:])
+        writer.file_writer.add_summary(hp.hparams_pb(dict(settings), trial_id=trial))
+        for name in METRICS:
+            if (value := means[name]) is not None:
+                writer.add_scalar(f"mean/{name}", value)
