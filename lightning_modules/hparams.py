@@ -13,7 +13,7 @@ from lightning_modules.refinement_module import RefinementModule, method_name
 
 SETTINGS = (
     *("config", "method", "a", "temperature", "tau_max", "steps", "learning_rate", "learning_rate_z"),
-    *("lmbda", "distortion", "checkpoint", "select", "seed"),
+    *("lmbda", "checkpoint", "seed"),
 )
 METRICS = ("rd_loss", "bpp", "psnr_db", "ms_ssim", "seconds")
 
@@ -37,9 +37,7 @@ def settings_row(module: RefinementModule, config: str, checkpoint: str) -> dict
         "learning_rate": settings.learning_rate,
         "learning_rate_z": settings.learning_rate_z,
         "lmbda": module.objective.lmbda,
-        "distortion": module.objective.distortion,
         "checkpoint": checkpoint,
-        "select": settings.select,
         "seed": module.seed,
     }
     return {name: value for name, value in row.items() if value is not None}
