@@ -1,7 +1,7 @@
 """Checkpoints read: ours and CompressAI's (examples, zoo, old and new key names, with or without coding tables).
 
-Constants that CompressAI registers as buffers (bounds, pedestals, masks) come from the code and never from a file: in a half-precision
-file they have underflowed to 0.
+Constants that CompressAI registers as buffers (bounds, pedestals, masks) come from the code and never from a file: in a
+half-precision file they have underflowed to 0.
 """
 
 from __future__ import annotations

@@ -180,4 +180,4 @@ def _rows(values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _mask(context: MaskedConv2d, *_: object) -> None:
-    context.weight.mul_(context.mask)
+    context.weight.masked_fill_(context.mask == 0, 0)  # a product would leave zeros of both signs, which hash apart
