@@ -163,6 +163,18 @@ def test_anchor_and_attention_start_from_each_other(adapter: type[Codec], tmp_pa
         load_weights(codec, tmp_path / "foreign.pth")
 
 
+def test_transforms_are_those_of_compressai_in_training_too(codec: ContextModelCodec) -> None:
+    original = type(codec.net).from_state_dict(codec.net.state_dict())
+    codec.to(memory_format=torch.channels_last)
+    gradients = []
+    for net, x in ((codec.net, image().contiguous(memory_format=torch.channels_last)), (original, image())):
+        net.g_a.requires_grad_()
+        net.g_a(x).square().mean().backward()
+        gradients.append([parameter.grad for parameter in net.g_a.parameters()])
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_blocks_are_frozen_inside(dtype: torch.dtype) -> None:
     fast = random_codec(Cheng2020AttentionCodec).frozen(dtype)
