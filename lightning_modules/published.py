@@ -18,6 +18,9 @@ ARCHITECTURES = {
     "FactorizedPrior": "bmshj2018-factorized",
     "ScaleHyperprior": "bmshj2018-hyperprior",
     "MeanScaleHyperprior": "mbt2018-mean",
+    "JointAutoregressiveHierarchicalPriors": "mbt2018",
+    "Cheng2020Anchor": "cheng2020-anchor",
+    "Cheng2020Attention": "cheng2020-attn",
 }
 """CompressAI's name of an architecture, by the class of its model."""
 
@@ -83,6 +86,58 @@ _MEASURED: dict[tuple[str, Distortion], tuple[tuple[float, float, float], ...]] 
         (0.8619, 32.242, 0.9941),
         (1.1587, 33.828, 0.9961),
     ),
+    ("mbt2018", "mse"): (
+        (0.1105, 28.088, 0.9207),
+        (0.1870, 29.645, 0.9432),
+        (0.2877, 31.362, 0.9628),
+        (0.4323, 33.086, 0.9752),
+        (0.6388, 35.094, 0.9836),
+        (0.8853, 36.989, 0.9892),
+        (1.2004, 38.934, 0.9929),
+        (1.5873, 40.639, 0.9953),
+    ),
+    ("mbt2018", "ms_ssim"): (
+        (0.0975, 25.541, 0.9372),
+        (0.1563, 26.723, 0.9585),
+        (0.2342, 27.911, 0.9725),
+        (0.3261, 28.959, 0.9810),
+        (0.4566, 29.572, 0.9871),
+        (0.6153, 30.494, 0.9913),
+        (0.8501, 32.022, 0.9941),
+        (1.1413, 33.498, 0.9960),
+    ),
+    ("cheng2020-anchor", "mse"): (
+        (0.1196, 28.582, 0.9236),
+        (0.1838, 29.969, 0.9465),
+        (0.2710, 31.343, 0.9629),
+        (0.4174, 33.390, 0.9758),
+        (0.5945, 35.119, 0.9841),
+        (0.8057, 36.704, 0.9893),
+    ),
+    ("cheng2020-anchor", "ms_ssim"): (
+        (0.0981, 25.790, 0.9415),
+        (0.1495, 26.652, 0.9602),
+        (0.2262, 27.853, 0.9740),
+        (0.3173, 28.809, 0.9822),
+        (0.4488, 30.099, 0.9879),
+        (0.5892, 30.934, 0.9917),
+    ),
+    ("cheng2020-attn", "mse"): (
+        (0.1156, 28.431, 0.9239),
+        (0.1745, 29.766, 0.9453),
+        (0.2690, 31.321, 0.9635),
+        (0.4270, 33.364, 0.9762),
+        (0.5953, 34.949, 0.9838),
+        (0.8059, 36.622, 0.9892),
+    ),
+    ("cheng2020-attn", "ms_ssim"): (
+        (0.0919, 25.586, 0.9368),
+        (0.1452, 26.691, 0.9580),
+        (0.2150, 27.711, 0.9719),
+        (0.3196, 29.007, 0.9824),
+        (0.4298, 29.981, 0.9876),
+        (0.5958, 31.454, 0.9914),
+    ),
 }
 
 
@@ -93,7 +148,7 @@ class PublishedPoint:
     Attributes:
         architecture: CompressAI's name.
         distortion: What the model was trained on.
-        quality: 1 to 8.
+        quality: 1 to 8; 1 to 6 for the models of Cheng et al. 2020.
         lmbda: Of its training.
         bpp: Mean bits a pixel of the files.
         psnr_db: Mean PSNR in dB.
@@ -123,7 +178,7 @@ class PublishedPoint:
 POINTS = tuple(
     PublishedPoint(architecture, distortion, quality, lmbda, *measured)
     for (architecture, distortion), points in _MEASURED.items()
-    for quality, (lmbda, measured) in enumerate(zip(LMBDAS[distortion], points, strict=True), start=1)
+    for quality, (lmbda, measured) in enumerate(zip(LMBDAS[distortion], points, strict=False), start=1)
 )
 
 

@@ -12,7 +12,11 @@ from lightning_modules.codecs.checkpoint import load_codec
 
 CONFIGS = Path(__file__).parents[1] / "configs/train"
 CODECS = sorted(CONFIGS.glob("*.yaml"))
-QUALITIES = sorted(CONFIGS.glob("quality/*.yaml"))
+QUALITIES = {
+    codec: sorted(CONFIGS.glob("quality/cheng2020/*.yaml" if codec.stem.startswith("cheng2020") else "quality/*.yaml"))
+    for codec in CODECS
+}
+COMBINATIONS = [(codec, quality) for codec, qualities in QUALITIES.items() for quality in qualities]
 LENGTHS = sorted(CONFIGS.glob("length/*.yaml"))
 LAMBDAS = {
     "mse": (0.0018, 0.0035, 0.0067, 0.013, 0.025, 0.0483, 0.0932, 0.18),
@@ -29,13 +33,17 @@ def configs(*paths: Path) -> list[str]:
 
 
 def test_there_is_a_preset_for_every_codec_and_quality() -> None:
-    assert {name(path) for path in CODECS} == {"factorised_prior", "mean_scale_hyperprior", "scale_hyperprior"}
-    assert len(QUALITIES) == 16
+    assert {name(path): len(qualities) for path, qualities in QUALITIES.items()} == {
+        "cheng2020_anchor": 12,
+        "cheng2020_attention": 12,
+        "factorised_prior": 16,
+        "mean_scale_hyperprior": 16,
+        "scale_hyperprior": 16,
+    }
     assert {name(path) for path in LENGTHS} >= {"smoke", "short", "full"}
 
 
-@pytest.mark.parametrize("codec", CODECS, ids=name)
-@pytest.mark.parametrize("quality", QUALITIES, ids=name)
+@pytest.mark.parametrize(("codec", "quality"), COMBINATIONS, ids=name)
 def test_qualities_are_those_of_compressai(codec: Path, quality: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         train.main([*configs(codec, quality), "--data.root=photographs", "--print_config"])
@@ -43,20 +51,23 @@ def test_qualities_are_those_of_compressai(codec: Path, quality: Path, capsys: p
     model = yaml.safe_load(capsys.readouterr().out)["model"]
     metric, level = quality.stem.rsplit("_", 1)
     assert (model["distortion"], model["lmbda"]) == (metric, LAMBDAS[metric][int(level) - 1])
-    assert model["codec"]["init_args"] == ({"N": 128, "M": 192} if int(level) <= 5 else {"N": 192, "M": 320})
+    if codec.stem.startswith("cheng2020"):
+        assert model["codec"]["init_args"] == {"N": 128 if int(level) <= 3 else 192}
+    else:
+        assert model["codec"]["init_args"] == ({"N": 128, "M": 192} if int(level) <= 5 else {"N": 192, "M": 320})
     assert model["codec"]["class_path"] == yaml.safe_load(codec.read_text())["model"]["codec"]["class_path"]
 
 
-@pytest.mark.parametrize("quality", ["mse_4", "ms_ssim_4", "mse_6"])
-@pytest.mark.parametrize("codec", CODECS, ids=name)
-def test_every_codec_runs_its_smoke_length(codec: Path, quality: str, photographs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("codec", "quality"), [pair for pair in COMBINATIONS if name(pair[1]) in {"mse_4", "ms_ssim_4", "mse_6"}], ids=name
+)
+def test_every_codec_runs_its_smoke_length(codec: Path, quality: Path, photographs: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
-    quality_file = CONFIGS / f"quality/{quality}.yaml"
-    arguments = configs(codec, quality_file, CONFIGS / "length/smoke.yaml")
+    arguments = configs(codec, quality, CONFIGS / "length/smoke.yaml")
     quiet = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu")
     train.main([*arguments, "--data.root", str(photographs), "--data.workers=0", "--output", str(output), *quiet])
     loaded = load_codec(output / "last.ckpt")
-    assert loaded.lmbda == yaml.safe_load(quality_file.read_text())["model"]["lmbda"]
+    assert loaded.lmbda == yaml.safe_load(quality.read_text())["model"]["lmbda"]
 
 
 @pytest.mark.parametrize("length", LENGTHS, ids=name)

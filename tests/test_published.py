@@ -35,9 +35,9 @@ def test_curves_rise_and_a_better_prior_is_better() -> None:
     curves = {(point.architecture, point.distortion): [] for point in POINTS}  # type: ignore[var-annotated]
     for point in POINTS:
         curves[point.architecture, point.distortion].append(point)
-    assert len(curves) == 6
-    for points in curves.values():
-        assert [point.quality for point in points] == list(range(1, 9))
+    assert len(curves) == 12
+    for (architecture, _), points in curves.items():
+        assert [point.quality for point in points] == list(range(1, 7 if architecture.startswith("cheng2020") else 9))
         for name in ("lmbda", "bpp", "psnr_db", "ms_ssim"):
             values = [getattr(point, name) for point in points]
             assert values == sorted(values)
@@ -45,3 +45,6 @@ def test_curves_rise_and_a_better_prior_is_better() -> None:
         *(curves[name, "mse"] for name in ("bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean")), strict=True
     ):
         assert factorised.rd_loss > hyperprior.rd_loss > mean_scale.rd_loss
+    for architecture in ("cheng2020-anchor", "cheng2020-attn"):
+        for mean_scale, cheng in zip(curves["mbt2018-mean", "mse"], curves[architecture, "mse"], strict=False):
+            assert mean_scale.rd_loss > cheng.rd_loss

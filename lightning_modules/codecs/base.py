@@ -22,6 +22,9 @@ from lightning_modules.codecs.frozen import FrozenTransform
 Distortion = Literal["mse", "ms_ssim"]
 """What a model weighs the rate against: the squared error, or 1 - MS-SSIM."""
 
+TRANSFORMS = ("g_a.", "g_s.")
+"""How the names of the weights of the analysis and of the synthesis begin."""
+
 Quantise = Callable[[Tensor, Tensor | None], Tensor]
 """``quantise(value, offset)``: a hard, relaxed or noisy rounding of ``value`` about ``offset`` (``None``: about 0)."""
 
@@ -146,6 +149,11 @@ class Codec(nn.Module, ABC):
     @abstractmethod
     def quantiles(self) -> list[nn.Parameter]:
         """The parameters that only the auxiliary loss trains (tails and medians of the factorised densities)."""
+
+    def shared_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What of another architecture's state dict this codec can start from, under its own names; by default the analysis and
+        synthesis transforms."""
+        return {name: value for name, value in state.items() if name.startswith(TRANSFORMS)}
 
     @classmethod
     def adapters(cls) -> Iterator[type[Codec]]:

@@ -1,7 +1,7 @@
 """Checkpoints read: ours and CompressAI's (examples, zoo, old and new key names, with or without coding tables).
 
-Constants that CompressAI registers as buffers (bounds, pedestals) come from the code and never from a file: in a half-precision
-file they have underflowed to 0.
+Constants that CompressAI registers as buffers (bounds, pedestals, masks) come from the code and never from a file: in a
+half-precision file they have underflowed to 0.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lightning_modules.codecs.base import Codec, Distortion
+from lightning_modules.codecs.base import TRANSFORMS, Codec, Distortion
 
 CDF, CDF_LENGTH = "._quantized_cdf", "._cdf_length"
 TABLES = ("._offset", CDF, CDF_LENGTH, ".scale_table")
-CONSTANTS = (".pedestal", ".bound", ".target", ".scale_bound")
+CONSTANTS = (".pedestal", ".bound", ".target", ".scale_bound", ".mask")
 PREFIXES = ("codec.net.", "module.", "net.")
-TRANSFORMS = ("g_a.", "g_s.")
 ZOO = "zoo:"
 LMBDAS: dict[Distortion, tuple[float, ...]] = {
     "mse": (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800),
     "ms_ssim": (2.40, 4.58, 8.73, 16.64, 31.73, 60.50, 115.37, 220.00),
 }
-"""Lambda of each quality of CompressAI from 1 to 8."""
+"""Lambda of each quality of CompressAI from 1 to 8 (its models of Cheng et al. 2020 end at 6)."""
 EMBEDDED = "embedded"
 """Stands for the checkpoint that ships with the project."""
 EMBEDDED_PATH = Path(__file__).parents[2] / "checkpoints" / "scale_hyperprior_mse_lmbda0.013.safetensors"
@@ -121,8 +120,7 @@ def coding_copy(codec: Codec, lmbda: float, distortion: Distortion) -> LoadedCod
 def load_weights(codec: Codec, checkpoint: str | Path) -> list[str]:
     """Loads the weights of a checkpoint, without its coding tables, into a codec that is to be trained.
 
-    The checkpoint may be of another architecture: of it, the analysis and synthesis transforms are taken, which all codecs of
-    the project share.
+    The checkpoint may be of another architecture: of it, :meth:`Codec.shared_weights` is taken.
 
     Returns:
         The names of the codec's parameters that the checkpoint does not have; they are as they were.
@@ -131,17 +129,14 @@ def load_weights(codec: Codec, checkpoint: str | Path) -> list[str]:
         CheckpointError: As :func:`load_codec`, or the transforms have other sizes.
     """
     state, own = read_checkpoint(checkpoint).state, dict(codec.net.named_parameters())
-    shared = ("",) if type(codec).from_state(state) is not None else TRANSFORMS
-    fitting = {
-        name: value for name, value in state.items() if name in own and own[name].shape == value.shape and name.startswith(shared)
-    }
-    new = [name for name in own if name not in fitting]
-    if any(name.startswith(TRANSFORMS) for name in new):
+    if type(codec).from_state(state) is None:
+        state = codec.shared_weights(state)
+    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    transforms = {name for name in state if name.startswith(TRANSFORMS) and not name.endswith(CONSTANTS)}
+    if not transforms or not transforms <= fitting.keys():
         raise CheckpointError(f"{checkpoint}: its weights do not fit {codec_spec(codec)}")
-    with torch.no_grad():
-        for name, value in fitting.items():
-            own[name].copy_(value)
-    return new
+    codec.net.load_state_dict({**codec.net.state_dict(), **fitting})
+    return [name for name in own if name not in fitting]
 
 
 def read_checkpoint(checkpoint: str | Path) -> CheckpointFile:

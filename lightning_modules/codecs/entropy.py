@@ -6,6 +6,7 @@ With the adapters, the only place that touches private parts of CompressAI (chec
 from __future__ import annotations
 
 import torch
+from compressai.ans import RansDecoder
 from compressai.entropy_models import EntropyBottleneck, EntropyModel, GaussianConditional
 from torch import Tensor
 
@@ -75,6 +76,33 @@ def decompress(model: EntropyModel, string: bytes, indexes: Tensor) -> Tensor:
         model.offset.tolist(),
     )
     return torch.tensor(values, dtype=torch.float64).reshape(indexes.shape)
+
+
+class StreamDecoder:
+    """The symbols of a string, some at a time, for a prior that depends on the symbols before.
+
+    Args:
+        model: With coding tables.
+        string: Of :func:`compress`.
+
+    Raises:
+        RuntimeError: The coding tables were not made.
+    """
+
+    def __init__(self, model: EntropyModel, string: bytes) -> None:
+        _require_tables(model)
+        self._lengths, self._offsets = model.cdf_length.tolist(), model.offset.tolist()
+        self._tables = [row[:length] for row, length in zip(model.quantized_cdf.tolist(), self._lengths, strict=True)]
+        self._decoder = RansDecoder()
+        self._decoder.set_stream(string)
+
+    def next(self, indexes: Tensor) -> Tensor:
+        """As many symbols as there are ``indexes`` of tables; float64, of their shape."""
+        # Every call copies its tables, and the last ones, of scales that hardly occur, are long.
+        used = int(indexes.max()) + 1
+        tables = (self._tables[:used], self._lengths[:used], self._offsets[:used])
+        values = self._decoder.decode_stream(indexes.flatten().tolist(), *tables)
+        return torch.tensor(values, dtype=torch.float64).reshape(indexes.shape)
 
 
 def _require_tables(model: EntropyModel) -> None:

@@ -91,7 +91,10 @@ def _frozen_layer(layer: nn.Module, dtype: torch.dtype) -> nn.Module:
         and (layer.kernel_size, layer.stride, layer.padding, layer.output_padding) == ((5, 5), (2, 2), (2, 2), (1, 1))
     ):
         return SubPixelDeconvolution(layer, dtype)
-    return copy.deepcopy(layer).to(dtype).to(memory_format=torch.channels_last)
+    frozen = copy.deepcopy(layer).to(dtype).to(memory_format=torch.channels_last)
+    for name, child in layer.named_children():  # of a residual or attention block
+        setattr(frozen, name, _frozen_layer(child, dtype))
+    return frozen
 
 
 class _Gdn(torch.autograd.Function):

@@ -41,7 +41,12 @@ class ScaleHyperpriorCodec(Codec):
 
     def __init__(self, N: int = 128, M: int = 192) -> None:
         super().__init__()
-        self.net = self.architecture(N, M)
+        self.net = self.build(N, M)
+
+    @classmethod
+    def build(cls, N: int, M: int) -> ScaleHyperprior:
+        """An untrained CompressAI model of these sizes."""
+        return cls.architecture(N, M)
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> ScaleHyperpriorCodec | None:
@@ -87,10 +92,8 @@ class ScaleHyperpriorCodec(Codec):
         assert quantised.z_hat is not None
         offsets = medians(self.net.entropy_bottleneck, torch.float64).cpu()
         symbols_z = torch.round(quantised.z_hat.double().cpu() - offsets)
-        indexes_y, means = self._coding_prior(symbols_z + offsets)
-        symbols_y = torch.round(quantised.y_hat.double().cpu() - means)
         return [
-            compress(self.net.gaussian_conditional, symbols_y, indexes_y),
+            self.encode_y(quantised.y_hat.double().cpu(), self._predict(symbols_z + offsets)),
             compress(self.net.entropy_bottleneck, symbols_z, channel_indexes(symbols_z)),
         ]
 
@@ -100,22 +103,33 @@ class ScaleHyperpriorCodec(Codec):
         offsets = medians(self.net.entropy_bottleneck, torch.float64).cpu()
         shape = (1, offsets.shape[1], height // self.stride, width // self.stride)
         symbols_z = decompress(self.net.entropy_bottleneck, string_z, channel_indexes(torch.empty(shape)))
-        indexes_y, means = self._coding_prior(symbols_z + offsets)
-        symbols_y = decompress(self.net.gaussian_conditional, string_y, indexes_y)
-        return (symbols_y + means).float().to(self.device)
+        return self.decode_y(string_y, self._predict(symbols_z + offsets)).float().to(self.device)
+
+    def encode_y(self, y_hat: Tensor, predicted: Tensor) -> bytes:
+        """The string of ``y_hat`` ``[1, M, H/16, W/16]``, given what the hyper-synthesis predicts; float64 on the CPU."""
+        indexes, means = self._coding_prior(predicted)
+        return compress(self.net.gaussian_conditional, torch.round(y_hat - means), indexes)
+
+    def decode_y(self, string: bytes, predicted: Tensor) -> Tensor:
+        """``y_hat`` of a string of :meth:`encode_y`, float64 on the CPU."""
+        indexes, means = self._coding_prior(predicted)
+        return decompress(self.net.gaussian_conditional, string, indexes) + means
 
     @property
     def quantiles(self) -> list[nn.Parameter]:
         return [self.net.entropy_bottleneck.quantiles]
 
-    def _coding_prior(self, z_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """For y, from ``z_hat`` in float64 on the CPU: int32 indexes of the coder's tables ``[1, M, H/16, W/16]``, and the
-        means about which its symbols are counted.
+    def _predict(self, z_hat: Tensor) -> Tensor:
+        """The output of the hyper-synthesis for ``z_hat``, in float64 on the CPU.
 
         In float64 two machines differ by some 1e-15, and a scale that close to a border between two tables does not occur
         in practice; in fp32 two machines would disagree on some photographs.
         """
         weights = {name: value.detach().double().cpu() for name, value in self.net.h_s.named_parameters()}
-        prior = self.prior(torch.func.functional_call(self.net.h_s, weights, z_hat))
+        return cast(Tensor, torch.func.functional_call(self.net.h_s, weights, z_hat))
+
+    def _coding_prior(self, predicted: Tensor) -> tuple[Tensor, Tensor]:
+        """For y: int32 indexes of the coder's tables ``[1, M, H/16, W/16]``, and the means about which its symbols are counted."""
+        prior = self.prior(predicted)
         indexes = table_indexes(self.net.gaussian_conditional, prior.scales.contiguous())
         return indexes, torch.zeros(()).double() if prior.means is None else prior.means
