@@ -71,9 +71,14 @@ class Run:
         """The method and its own settings, to be read by people: ``sigmoid scaled logit (a 1.33)``; ``base`` without a step."""
         if self.steps == 0:
             return "base"
-        settings = self.config["model"]["rounding"].get("init_args") or {}
+        own = [f"{key.split('.', 1)[1]} {value}" for key, value in self.settings.items() if key.startswith("rounding.")]
         name = self.results[0].method.replace("_", " ")
-        return f"{name} ({', '.join(f'{key} {value}' for key, value in settings.items())})" if settings else name
+        return f"{name} ({', '.join(own)})" if own else name
+
+    @cached_property
+    def settings(self) -> Mapping[str, str]:
+        """``model`` of the config and the seed, flat: ``rounding`` is the name of its class, ``rounding.a`` a setting of it."""
+        return flat({**self.config["model"], "seed": self.config.get("seed")})
 
     @property
     def checkpoint(self) -> str:
@@ -152,6 +157,34 @@ def read_study(path: Path) -> Study:
         reason = "; ".join(left_out.values()) or "give the folder of a run, or one that holds several"
         raise ValueError(f"{path} holds no finished run of refine.py: {reason}")
     return Study(path, tuple(runs), left_out)
+
+
+def comparable(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs whose R-D losses compare: those of one checkpoint, lambda and distortion, by a label that says which."""
+    groups: dict[tuple[str, str, float | None], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.checkpoint, run.distortion, run.lmbda), []).append(run)
+    labels: dict[str, list[Run]] = {}
+    for (checkpoint, distortion, lmbda), group in groups.items():
+        what = "MSE" if distortion == "mse" else "MS-SSIM"
+        trade = f"{what}, {'lambda of each image' if lmbda is None else f'lambda {lmbda:g}'}"
+        short = f"{Path(checkpoint).stem if Path(checkpoint).suffix else checkpoint}, {trade}"
+        labels[short if short not in labels else f"{checkpoint}, {trade}"] = group
+    return labels
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """A nested configuration by dotted keys; a class is its name, its arguments are keys below it; without what is ``None``."""
+    found: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and "class_path" in value:
+            found[prefix + key] = str(value["class_path"]).rsplit(".", 1)[-1]
+            found |= flat(value.get("init_args") or {}, f"{prefix}{key}.")
+        elif isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            found[prefix + key] = str(value)
+    return found
 
 
 def shared_images(runs: Sequence[Run]) -> list[str]:

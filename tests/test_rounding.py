@@ -8,16 +8,25 @@ import torch
 from lightning_modules.rounding import (
     AtanhRounding,
     CosineRounding,
+    CosineThreeRounding,
+    DeterministicAnnealing,
     LinearRounding,
+    LinearThreeRounding,
     Noise,
     RelaxedRounding,
+    Rounding,
     SigmoidScaledLogitRounding,
+    SigmoidScaledLogitThreeRounding,
     StraightThrough,
+    ThreeClassRounding,
     UniformNoise,
     hard_round,
 )
 
-RELAXED = [AtanhRounding(), LinearRounding(), CosineRounding(), SigmoidScaledLogitRounding(2.3)]
+TWO: list[RelaxedRounding] = [AtanhRounding(), LinearRounding(), CosineRounding(), SigmoidScaledLogitRounding(2.3)]
+THREE: list[RelaxedRounding] = [LinearThreeRounding(), CosineThreeRounding(), SigmoidScaledLogitThreeRounding()]
+RELAXED = TWO + THREE
+ANNEALED = [DeterministicAnnealing(method) for method in RELAXED]
 DISTANCES = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=torch.float64)
 
 
@@ -59,8 +68,8 @@ def test_sigmoid_scaled_logit_refuses_a_of_zero() -> None:
         SigmoidScaledLogitRounding(0.0)
 
 
-@pytest.mark.parametrize("method", RELAXED)
-def test_low_temperature_is_hard_rounding(method: RelaxedRounding) -> None:
+@pytest.mark.parametrize("method", [*RELAXED, *ANNEALED])
+def test_low_temperature_is_hard_rounding(method: Rounding) -> None:
     value = torch.linspace(-3, 3, 601).reshape(1, -1) + 0.0013
     value = value[(value % 1 - 0.5).abs() > 0.05][None]
     offset = torch.tensor(0.3)
@@ -71,7 +80,7 @@ def test_low_temperature_is_hard_rounding(method: RelaxedRounding) -> None:
         torch.testing.assert_close(relaxed[clear], hard_round(value, at)[clear])
 
 
-@pytest.mark.parametrize("method", RELAXED)
+@pytest.mark.parametrize("method", TWO)
 def test_sample_goes_up_as_often_as_the_weights_say(method: RelaxedRounding) -> None:
     tau, value = 0.5, torch.full((1, 200_000), 2.3)
     distances = torch.tensor([0.3, 0.7])
@@ -81,21 +90,25 @@ def test_sample_goes_up_as_often_as_the_weights_say(method: RelaxedRounding) -> 
     assert up == pytest.approx(expected, abs=0.005)
 
 
-@pytest.mark.parametrize("method", RELAXED)
-def test_relaxed_value_has_a_gradient_and_stays_between_its_candidates(method: RelaxedRounding) -> None:
+@pytest.mark.parametrize("method", [*RELAXED, *ANNEALED])
+def test_relaxed_value_has_a_gradient_and_stays_between_its_candidates(method: Rounding) -> None:
     value = (torch.rand(1, 5000, generator=torch.Generator().manual_seed(0)) * 8 - 4).requires_grad_()
     rounded = method(value, None, 0.7, Noise([2]))
     rounded.sum().backward()
     assert value.grad is not None and value.grad.isfinite().all() and value.grad.abs().sum() > 0
-    assert (rounded >= value.floor()).all() and (rounded <= value.floor() + 1).all()
+    three = isinstance(method.method if isinstance(method, DeterministicAnnealing) else method, ThreeClassRounding)
+    least, most = (value.round() - 1, value.round() + 1) if three else (value.floor(), value.floor() + 1)
+    assert (rounded >= least).all() and (rounded <= most).all()
 
 
-def test_relaxed_rounding_of_integers_is_finite() -> None:
-    value = torch.arange(-3.0, 4.0)[None].requires_grad_()
-    for method in RELAXED:
-        rounded = method(value, None, 0.5, Noise([0]))
-        (grad,) = torch.autograd.grad(rounded.sum(), value)
-        assert rounded.isfinite().all() and grad.isfinite().all()
+@pytest.mark.parametrize("method", [*RELAXED, *ANNEALED])
+@pytest.mark.parametrize("tau", [1.0, 0.5, 0.01])
+def test_relaxed_rounding_is_finite_where_formulas_are_not(method: Rounding, tau: float) -> None:
+    edges = torch.cat([torch.arange(-3.0, 3.5, 0.5), torch.tensor([1e-8, 0.99999994, 0.02040816, 1000.0, 8388609.0])])
+    value = edges[None].requires_grad_()
+    rounded = method(value, None, tau, Noise([0]))
+    (grad,) = torch.autograd.grad(rounded.sum(), value)
+    assert rounded.isfinite().all() and grad.isfinite().all()
 
 
 def test_straight_through_rounds_hard_with_gradient_one() -> None:

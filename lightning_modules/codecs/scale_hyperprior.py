@@ -97,12 +97,20 @@ class ScaleHyperpriorCodec(Codec):
     @torch.no_grad()
     def decode(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
         string_y, string_z = strings
-        offsets = medians(self.net.entropy_bottleneck, torch.float64).cpu()
-        shape = (1, offsets.shape[1], height // self.stride, width // self.stride)
-        symbols_z = decompress(self.net.entropy_bottleneck, string_z, channel_indexes(torch.empty(shape)))
-        indexes_y, means = self._coding_prior(symbols_z + offsets)
+        indexes_y, means = self._coding_prior(self._decode_z(string_z, height, width))
         symbols_y = decompress(self.net.gaussian_conditional, string_y, indexes_y)
         return (symbols_y + means).float().to(self.device)
+
+    @torch.no_grad()
+    def decode_latents(self, strings: Sequence[bytes], height: int, width: int) -> Quantised:
+        z_hat = self._decode_z(strings[1], height, width).float().to(self.device)
+        return Quantised(self.decode(strings, height, width), z_hat, self.prior(self.net.h_s(z_hat).float()))
+
+    def _decode_z(self, string: bytes, height: int, width: int) -> Tensor:
+        """``z_hat`` ``[1, N, H/64, W/64]`` in float64 on the CPU."""
+        offsets = medians(self.net.entropy_bottleneck, torch.float64).cpu()
+        shape = (1, offsets.shape[1], height // self.stride, width // self.stride)
+        return decompress(self.net.entropy_bottleneck, string, channel_indexes(torch.empty(shape))) + offsets
 
     @property
     def quantiles(self) -> list[nn.Parameter]:

@@ -1,0 +1,58 @@
+"""Every method of ``configs/refine`` says what was published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import refine
+
+CONFIGS = Path(__file__).parents[1] / "configs/refine"
+SGA = {"SgaTemperature": {"tau_max": 0.5, "rate": 1e-3, "t0": 700}}
+SGA_PLUS = {"SgaPlusTemperature": {"tau_max": 1.0, "rate": 1e-3}}
+ATANH = {"class_path": "lightning_modules.rounding.AtanhRounding"}
+PUBLISHED: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
+    "sga": ({"AtanhRounding": None}, SGA, 5e-3),
+    "linear": ({"LinearRounding": None}, SGA_PLUS, 5e-3),
+    "cosine": ({"CosineRounding": None}, SGA_PLUS, 5e-3),
+    "ssl_published": ({"SigmoidScaledLogitRounding": {"a": 2.3}}, SGA_PLUS, 5e-3),
+    "linear_three": ({"LinearThreeRounding": {"r": 0.98, "n": 1.5}}, SGA_PLUS, 5e-3),
+    "cosine_three": ({"CosineThreeRounding": {"r": 0.98, "n": 2.0}}, SGA_PLUS, 5e-3),
+    "ssl_three": ({"SigmoidScaledLogitThreeRounding": {"r": 0.98, "n": 1.4, "a": 1.4}}, SGA_PLUS, 5e-3),
+    "deterministic_annealing": (
+        {"DeterministicAnnealing": {"method": ATANH}},
+        {"SgaPlusTemperature": {"tau_max": 0.2, "rate": 4e-3}},
+        5e-3,
+    ),
+    "straight_through": ({"StraightThrough": None}, {"Constant": {"value": 1.0}}, 1e-4),
+    "uniform_noise": ({"UniformNoise": None}, {"Constant": {"value": 1.0}}, 5e-3),
+}
+
+
+def parsed(name: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """The model's settings as the command resolves them."""
+    with pytest.raises(SystemExit) as stop:
+        refine.main(["--config", str(CONFIGS / f"{name}.yaml"), "--data.root=photographs", "--output=run", "--print_config"])
+    assert stop.value.code == 0
+    model: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)["model"]
+    return model
+
+
+def of(setting: dict[str, Any]) -> dict[str, Any]:
+    return {setting["class_path"].split(".")[-1]: setting.get("init_args")}
+
+
+def test_there_is_a_configuration_for_every_published_method() -> None:
+    assert PUBLISHED.keys() <= {path.stem for path in CONFIGS.glob("*.yaml")}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_settings(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = parsed(name, capsys)
+    rounding, temperature, learning_rate = PUBLISHED[name]
+    assert (of(model["rounding"]), of(model["temperature"])) == (rounding, temperature)
+    assert (model["learning_rate"], model["learning_rate_z"], model["steps"]) == (learning_rate, None, 2000)
+    assert of(model["learning_rate_factor"]) == {"Constant": {"value": 1.0}}
