@@ -9,12 +9,14 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader
 
 from lightning_modules.results import write_atomically
-from reports import crops, latents, optimisation, probabilities, tables
+from reports import bd_tables, crops, latents, optimisation, probabilities, rd_curves, tables
 from reports.runs import Study
 from reports.section import Drawing, Options, Section
 
 SECTIONS: list[Callable[[Study, Options], Section]] = [
     tables.section,
+    rd_curves.section,
+    bd_tables.section,
     optimisation.section,
     crops.section,
     latents.section,
