@@ -29,7 +29,7 @@ BALLE = (
     *((0.6864, 34.581), (0.9669, 36.720), (1.3074, 38.808), (1.7275, 40.795)),
 )
 
-MARKS = ("x", "1", "2", "3", "4", "|")
+PUBLISHED_MARKERS = ("x", "^", "s", "d", "v", "<")
 MUTED = ("#777777", "#999999")
 CLASSICAL_COLOURS = {"JPEG": "#E69F00", "WebP": "#56B4E9", "AVIF": "#009E73", "HEVC": "#CC79A7", "JPEG XL": "#8c564b"}
 CLASSICAL_DASHES = {"JPEG": "-", "WebP": (0, (1, 1)), "AVIF": (0, (4, 1)), "HEVC": (0, (4, 1, 1, 1)), "JPEG XL": (0, (2, 1))}
@@ -58,9 +58,8 @@ def published_lines(study: Study, images: Sequence[str], metric: Metric) -> list
             continue
         points = [point for point in POINTS if (point.architecture, point.distortion) == (architecture, distortion)]
         bpp, quality = (np.array([getattr(point, name) for point in points]) for name in ("bpp", metric))
-        trained = f" ({NAMES['ms_ssim']})" if distortion == "ms_ssim" else ""
-        look = {"color": MUTED[0], "linestyle": "-", "marker": MARKS[len(lines) % len(MARKS)], "markersize": 3}
-        lines.append(Line(f"CompressAI {architecture}{trained}{over}", bpp, in_db(quality, metric), look, False))
+        look = {"color": MUTED[0], "linestyle": "-", "marker": PUBLISHED_MARKERS[len(lines)], "markersize": 3}
+        lines.append(Line(f"CompressAI, {family}{over}", bpp, in_db(quality, metric), look, False))
         if family == "bmshj2018-hyperprior for MSE" and metric == "psnr_db":
             bpp, quality = np.array(BALLE).T
             look = {"color": MUTED[1], "linestyle": (0, (3, 2)), "marker": "+", "markersize": 5}
@@ -127,15 +126,16 @@ def draw(study: Study, metric: Metric, path: Path) -> tuple[Drawing, list[str]]:
         ValueError: As :func:`lines_of`.
     """
     lines, images, left_out = lines_of(study, metric)
+    columns = 2 if max(len(drawn.name) for drawn in lines) <= 22 else 1
     with style():
-        figure, (axes,) = new_figure(width=COLUMN, height=2.6 + 0.11 * len(lines))
+        figure, (axes,) = new_figure(width=COLUMN, height=2.5 + 0.16 * -(-len(lines) // columns))
         # The study's own lines are above the others.
         for order, drawn in reversed(list(enumerate(lines))):
             axes.plot(drawn.bpp, drawn.quality_db, label=drawn.name, zorder=3 + len(lines) - order, **drawn.look)
         axes.set(xlabel="rate / bpp", ylabel=LABELS[metric])
         _limit(axes, lines)
         handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=2, columnspacing=1.2)
+        figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=columns, columnspacing=1.2)
     rows = [(drawn.name, x, y) for drawn in lines for x, y in zip(drawn.bpp, drawn.quality_db, strict=True)]
     files = save(figure, path, ("curve", "bpp", f"{NAMES[metric]} dB"), rows)
     count = f"{len(images)} image{'s' * (len(images) > 1)}"
