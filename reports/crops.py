@@ -13,8 +13,8 @@ from lightning_modules.metrics import psnr_db
 from lightning_modules.results import format_psnr
 from reports.figures import PAGE, new_figure, save, style
 from reports.pictures import base_image, most_different_image, original, refined_image, telling_runs
-from reports.runs import Run, Study, comparable
-from reports.section import Drawing, Options, Section
+from reports.runs import Run, Study
+from reports.section import Drawing, Options, Section, file_name, section_of_groups
 
 GRID = 8
 """Pixels between the places that are tried."""
@@ -76,7 +76,7 @@ def draw_crops(
     square = (slice(None), slice(top, top + size), slice(left, left + size))
     rows: list[tuple[object, ...]] = []
     with style():
-        figure, panels = new_figure(1, len(decoded) + 1, PAGE, PAGE / (len(decoded) + 1) + 0.42)
+        figure, panels = new_figure(1, len(decoded) + 1, PAGE, PAGE / (len(decoded) + 1) + 0.3)
         panels[0].imshow(photograph[square].permute(1, 2, 0).numpy(), interpolation="nearest")
         panels[0].set_title("original\n")
         for axes, (name, pixels) in zip(panels[1:], decoded.items(), strict=True):
@@ -96,19 +96,14 @@ def section(study: Study, options: Options) -> Section:
     Raises:
         ValueError: No run of the study can be drawn.
     """
-    drawings, left_out = [], []
-    for number, (label, runs) in enumerate(comparable(study.runs).items()):
-        try:
-            chosen = telling_runs(runs)
-            image = options.image or most_different_image(chosen)
-            path = options.output / f"figures/crops_{number}"
-            files, (left, top) = draw_crops(chosen, image, path, options.size, options.at, options.originals)
-        except (ValueError, OSError) as error:
-            left_out.append(f"{label}: {error}")
-            continue
+
+    def draw(label: str, runs: Sequence[Run]) -> Drawing:
+        chosen = telling_runs(runs)
+        image = options.image or most_different_image(chosen)
+        path = options.output / f"figures/crops_{file_name(label)}"
+        files, (left, top) = draw_crops(chosen, image, path, options.size, options.at, options.originals)
         where = "" if options.at else ", where the images differ most"
         caption = f"{label}: {image}, a part of it at {left}, {top}{where}. bpp and PSNR are of the whole image's file."
-        drawings.append(Drawing(caption, files, photograph=True))
-    if not drawings:
-        raise ValueError("; ".join(left_out))
-    return Section("Images", drawings=drawings, left_out=left_out)
+        return Drawing(caption, files, photograph=True)
+
+    return section_of_groups(study, "Images", draw)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from data.images import to_float
 from lightning_modules.callbacks.latents import channel_of, draw_channel, telling_channel
 from reports.figures import PAGE, new_figure, save, style
 from reports.pictures import base_image, file_latents, most_different_image, refined_image, telling_runs
-from reports.runs import Run, Study, comparable
-from reports.section import Drawing, Options, Section
+from reports.runs import Run, Study
+from reports.section import Drawing, Options, Section, file_name, section_of_groups
 
 
 def draw_latents(run: Run, image: str, path: Path) -> list[Path]:
@@ -53,26 +54,21 @@ def draw_latents(run: Run, image: str, path: Path) -> list[Path]:
 
 
 def section(study: Study, options: Options) -> Section:
-    """A picture for each codec and lambda of a study, of its best run.
+    """A picture for each codec and lambda of a study, of one of its best runs.
 
     Raises:
         ValueError: No run of the study can be drawn.
     """
-    drawings, left_out = [], []
-    for number, (label, runs) in enumerate(comparable(study.runs).items()):
-        try:
-            chosen = telling_runs(runs)
-            run = min(chosen, key=lambda run: run.mean("rd_loss", list(run.by_image)) or 0.0)
-            image = options.image or most_different_image(chosen)
-            files = draw_latents(run, image, options.output / f"figures/latents_{number}")
-        except (ValueError, OSError) as error:
-            left_out.append(f"{label}: {error}")
-            continue
+
+    def draw(label: str, runs: Sequence[Run]) -> Drawing:
+        chosen = telling_runs(runs)
+        run = chosen[-1]
+        image = options.image or most_different_image(chosen)
+        files = draw_latents(run, image, options.output / f"figures/latents_{file_name(label)}")
         caption = (
             f"{label}: latents of {image} as they lie in the files, base above, {run.name} below. From the left: the decoded "
             "image, the quantised latents of a channel, their predicted standard deviations, and the latents divided by these."
         )
-        drawings.append(Drawing(caption, files, photograph=True))
-    if not drawings:
-        raise ValueError("; ".join(left_out))
-    return Section("Latents", drawings=drawings, left_out=left_out)
+        return Drawing(caption, files, photograph=True)
+
+    return section_of_groups(study, "Latents", draw)

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from reports.figures import PAGE, legend_below, lines, new_figure, save, style
-from reports.runs import Curve, Run, Study, comparable, curves, shared_images
-from reports.section import Drawing, Options, Section
+from reports.runs import Curve, Run, Study, curves, refined_runs, shared_images
+from reports.section import Drawing, Options, Section, file_name, over_images, section_of_groups
 
 PANELS = {
     "true/rd_loss": "true R-D loss",
@@ -101,26 +101,17 @@ def section(study: Study, options: Options) -> Section:
     Raises:
         ValueError: No run of the study has curves.
     """
-    drawings, left_out = [], []
-    for number, (label, runs) in enumerate(comparable(study.runs).items()):
-        refined = [run for run in runs if run.steps]
-        if not refined:
-            left_out.append(f"{label}: no run has a step")
-            continue
+
+    def draw(label: str, runs: Sequence[Run]) -> Drawing:
+        refined = refined_runs(runs)
         images = shared_images(refined)
-        try:
-            if not images:
-                raise ValueError("the runs share no image")
-            files = draw_optimisation(refined, images, options.output / f"figures/optimisation_{number}")
-        except ValueError as error:
-            left_out.append(f"{label}: {error}")
-            continue
+        if not images:
+            raise ValueError("the runs share no finished image")
+        files = draw_optimisation(refined, images, options.output / f"figures/optimisation_{file_name(label)}")
         caption = (
-            f"{label}: means over {len(images)} images that all {len(refined)} runs have finished. Above: R-D loss of the latents "
-            "rounded hard, and by how much the method's own loss differs from it. Below: PSNR and bits per pixel (by the "
-            "densities) of the latents rounded hard."
+            f"{label}: {over_images(len(images), len(refined))}. Above: R-D loss of the latents rounded hard, and by how much "
+            "the method's own loss differs from it. Below: PSNR and bits per pixel (by the densities) of the latents rounded hard."
         )
-        drawings.append(Drawing(caption, files))
-    if not drawings:
-        raise ValueError("; ".join(left_out))
-    return Section("Optimisation", drawings=drawings, left_out=left_out)
+        return Drawing(caption, files)
+
+    return section_of_groups(study, "Optimisation", draw)

@@ -14,7 +14,7 @@ from lightning_modules.bitstream import decode_image, decode_latents
 from lightning_modules.codecs import Quantised
 from lightning_modules.codecs.checkpoint import load_codec
 from lightning_modules.results import BASE_BITSTREAMS, BITSTREAMS, RECONSTRUCTIONS
-from reports.runs import Run, shared_images
+from reports.runs import Run, refined_runs, shared_images
 
 load_once = lru_cache(maxsize=2)(load_codec)
 """The codec of a checkpoint; the last two are kept."""
@@ -96,9 +96,7 @@ def telling_runs(runs: Sequence[Run], most: int = 2) -> list[Run]:
     Raises:
         ValueError: No run has a step, or the runs share no image.
     """
-    refined = [run for run in runs if run.steps]
-    if not refined:
-        raise ValueError("no run has a step")
+    refined = refined_runs(runs)
     images = shared_images(refined)
     if not images:
         raise ValueError("the runs share no finished image")
@@ -109,8 +107,7 @@ def telling_runs(runs: Sequence[Run], most: int = 2) -> list[Run]:
     best: dict[str, Run] = {}
     for run in sorted(refined, key=loss):
         best.setdefault(run.results[0].method, run)
-    chosen = sorted(best.values(), key=lambda run: (run.results[0].method != "atanh", loss(run)))[:most]
-    return chosen
+    return sorted(best.values(), key=lambda run: (run.results[0].method != "atanh", loss(run)))[:most]
 
 
 def _file(run: Run, folder: str, image: str) -> bytes:

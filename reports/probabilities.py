@@ -89,22 +89,18 @@ def draw_probabilities(path: Path, taus: Sequence[float] = TAUS) -> list[Path]:
                     rows += [(name, classes, tau, round(v, 6), candidate, p) for v, p in points]
             axes.set(title=f"{'two' if classes == 2 else 'three'} classes, $\\tau$ = {tau:g}", ylim=(-0.03, 1.03))
             axes.set(xlabel="value $v$")
-            for at, text, where in _LABELS[classes]:
-                axes.annotate(text, (at, 0.9), ha=where, color="#555555", fontsize=7)
         for first in panels[:: len(taus)]:
             first.set_ylabel("probability")
         legend_below(figure, panels[0], len(METHODS))
     return save(figure, path, ("method", "classes", "tau", "v", "candidate", "probability"), rows)
 
 
-_LABELS = {2: ((0.08, "to 0", "left"), (0.92, "to 1", "right")), 3: ((0.0, "to 0", "center"),)}
-
-
 def section(study: Study, options: Options) -> Section:
     """Of any study: the methods as published."""
     files = draw_probabilities(options.output / "figures/probabilities")
     caption = (
-        "Probability that a value v is rounded to each candidate, at falling temperatures: floor and ceiling (above), nearest "
-        "integer and its two neighbours (below). Settings as published."
+        "Probability that a value v is rounded to each candidate, at falling temperatures. Above, two classes: the falling lines "
+        "are of 0, the rising ones of 1. Below, three classes: the upper lines are of 0, the rising lower ones of 1, the falling "
+        "lower ones of -1. Settings as published."
     )
     return Section("Rounding methods", drawings=(Drawing(caption, files),))

@@ -159,6 +159,18 @@ def read_study(path: Path) -> Study:
     return Study(path, tuple(runs), left_out)
 
 
+def refined_runs(runs: Sequence[Run]) -> list[Run]:
+    """Those with at least one step.
+
+    Raises:
+        ValueError: There is none.
+    """
+    refined = [run for run in runs if run.steps]
+    if not refined:
+        raise ValueError("no run has a step")
+    return refined
+
+
 def comparable(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs whose R-D losses compare: those of one checkpoint, lambda and distortion, by a label that says which."""
     groups: dict[tuple[str, str, float | None], list[Run]] = {}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_modules.results import NOT_AVAILABLE
 from reports.figures import write_csv
+from reports.runs import Run, Study, comparable
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,12 @@ class Table:
     def html(self) -> str:
         """The ``table`` element, with the title as its caption."""
 
+        # Numbers stand under one another at the right, words at the left.
+        words = [any(_is_word(row[i]) for row in self.rows) for i in range(len(self.columns))]
+
         def cells(tag: str, texts: Sequence[str]) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts) + "</tr>"
+            found = zip(texts, words, strict=True)
+            return "<tr>" + "".join(f"<{tag}{' class=word' * word}>{html.escape(text)}</{tag}>" for text, word in found) + "</tr>"
 
         body = "\n".join(cells("td", row) for row in self.rows)
         note = f"\n<p>{html.escape(self.note)}</p>" if self.note else ""
@@ -86,6 +93,10 @@ class Table:
         page.write_text(f'<!DOCTYPE html>\n<meta charset="utf-8">\n{self.html()}\n', encoding="utf-8")
         write_csv(table, self.data_columns, self.data)
         return [markdown, page, table]
+
+
+def _is_word(cell: str) -> bool:
+    return cell not in ("", NOT_AVAILABLE) and cell[0] not in "+-0123456789"
 
 
 @dataclass(frozen=True)
@@ -104,4 +115,38 @@ class Section:
     text: str = ""
     drawings: Sequence[Drawing] = ()
     tables: Sequence[Table] = ()
-    left_out: Sequence[str] = field(default=())
+    left_out: Sequence[str] = ()
+
+
+def section_of_groups(study: Study, title: str, draw: Callable[[str, Sequence[Run]], Drawing]) -> Section:
+    """A section with a drawing for each set of runs that compare.
+
+    Args:
+        study: Whose runs they are.
+        title: Of the section.
+        draw: Draws runs that are called by a label; raises ValueError or OSError where they do not allow it.
+
+    Raises:
+        ValueError: No runs of the study allow it.
+    """
+    drawings, reasons = [], dict[str, list[str]]()
+    for label, runs in comparable(study.runs).items():
+        try:
+            drawings.append(draw(label, runs))
+        except (ValueError, OSError) as error:
+            reasons.setdefault(str(error), []).append(label)
+    left_out = [f"{' and '.join(labels)}: {reason}" for reason, labels in reasons.items()]
+    if not drawings:
+        raise ValueError("; ".join(left_out))
+    return Section(title, drawings=drawings, left_out=left_out)
+
+
+def file_name(label: str) -> str:
+    """A label as a part of a file's name."""
+    return "_".join(re.split(r"[^\w.+-]+", label))
+
+
+def over_images(images: int, runs: int) -> str:
+    """For captions: over what means are."""
+    number = f"{images} image{'s' * (images > 1)}"
+    return f"means over {number}" if runs == 1 else f"means over the {number} that all {runs} runs have finished"

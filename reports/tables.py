@@ -6,14 +6,14 @@ All losses are of the files: their bytes, and the 8-bit image that they decode t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from lightning_modules.results import NOT_AVAILABLE
+from lightning_modules.results import MEASURED, NOT_AVAILABLE
 from reports.runs import Run, Study, comparable, shared_images
-from reports.section import Options, Section, Table
+from reports.section import Options, Section, Table, file_name, over_images
 
 BASE = "base"
 LEVEL = 95
@@ -90,48 +90,53 @@ class Comparison:
         """Says over what the means are, and against what."""
         against = "the unrefined latents" if self.reference is None else f"the run {self.reference}"
         interval = f" with a {LEVEL} % bootstrap interval over images" if len(self.images) > 1 else ""
-        count = len(self.images)
-        return f"Means over {count} image{'s' * (count > 1)} that all these runs have finished; change against {against}{interval}."
+        means = over_images(len(self.images), len(self.runs))
+        return f"M{means[1:]}; change against {against}{interval}."
 
-    @property
-    def varied(self) -> list[str]:
-        """Settings in which the runs differ, in the order of the configs."""
-        keys = dict.fromkeys(key for run in self.runs for key in run.settings)
-        return [key for key in keys if len({run.settings.get(key) for run in self.runs}) > 1]
+
+def varied(runs: Sequence[Run]) -> list[str]:
+    """Settings in which runs differ, in the order of the configs."""
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    return [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]
 
 
 def means_table(comparison: Comparison, label: str) -> Table:
     """A row a run, its base first: bpp, PSNR, MS-SSIM, R-D loss, and the change of the last."""
-    first = comparison.runs[0]
-    rows = [_row(BASE, "", first, "_base", comparison, None)]
-    rows += [_row(run.name, run.method, run, "", comparison, comparison.change(run)) for run in comparison.runs if run.steps]
-    cells = [[_cell(value, form) for value, form in zip(row, FORMS, strict=True)] for row in rows]
-    data = [[*row[:-1], *(row[-1] or (None,) * 3)] for row in rows]
     columns = ("run", "method", "steps", "bpp", "PSNR dB", "MS-SSIM", "R-D loss", "seconds an image", "change")
     data_columns = (*columns[:-1], "change %", "low %", "high %")
-    return Table(label, columns, cells, data_columns, data, comparison.note)
+    base: list[Any] = [BASE, "", 0, *_means(comparison.runs[0], "_base", comparison.images), None]
+    cells, data = [[*_cells(base), ""]], [[*base, None, None, None]]
+    for run in comparison.runs:
+        if run.steps:
+            row = [run.name, run.method, run.steps, *_means(run, "", comparison.images), run.mean("seconds", comparison.images)]
+            changed = comparison.change(run)
+            cells.append([*_cells(row), str(changed)])
+            data.append([*row, *changed])
+    note = comparison.note if len(comparison.runs) > 1 else f"{comparison.note} Settings: {_same(comparison)}."
+    return Table(label, columns, cells, data_columns, data, note)
 
 
-FORMS = ("", "", "", ".4f", ".2f", ".4f", ".4f", ".1f", "")
+def _means(run: Run, suffix: str, images: Sequence[str]) -> list[float | None]:
+    return [run.mean(f"{column}{suffix}", images) for column in MEASURED]
 
 
-def _row(name: str, method: str, run: Run, suffix: str, comparison: Comparison, changed: Change | None) -> list[object]:
-    means = [run.mean(f"{column}{suffix}", comparison.images) for column in ("bpp", "psnr_db", "ms_ssim", "rd_loss")]
-    seconds = None if suffix else run.mean("seconds", comparison.images)
-    return [name, method, 0 if suffix else run.steps, *means, seconds, changed]
-
-
-def _cell(value: object, form: str) -> str:
-    return NOT_AVAILABLE if value is None and form else "" if value is None else format(value, form) if form else str(value)
+def _cells(row: Sequence[Any]) -> list[str]:
+    forms = ("", "", "", ".4f", ".2f", ".4f", ".4f", ".1f")
+    return [NOT_AVAILABLE if value is None else format(value, form) for value, form in zip(row, forms, strict=True)]
 
 
 def settings_table(comparison: Comparison, label: str) -> Table:
     """A row a run, a column a setting in which the runs differ."""
-    keys = comparison.varied
+    keys = varied(comparison.runs)
     rows = [(run.name, *(run.settings.get(key, "") for key in keys)) for run in comparison.runs]
-    shared = ", ".join(f"{key} {value}" for key, value in comparison.runs[0].settings.items() if key not in keys)
     columns = ("run", *keys)
-    return Table(f"Settings: {label}", columns, rows, columns, rows, f"Of all these runs: {shared}.")
+    return Table(f"Settings: {label}", columns, rows, columns, rows, f"Of all these runs: {_same(comparison)}.")
+
+
+def _same(comparison: Comparison) -> str:
+    """Settings in which the runs agree."""
+    keys = varied(comparison.runs)
+    return ", ".join(f"{key} {value}" for key, value in comparison.runs[0].settings.items() if key not in keys)
 
 
 def setting_tables(comparison: Comparison, label: str) -> list[Table]:
@@ -141,59 +146,61 @@ def setting_tables(comparison: Comparison, label: str) -> list[Table]:
     """
     tables = []
     refined = [run for run in comparison.runs if run.steps]
-    for key in comparison.varied:
-        if "." in key and any(key.startswith(f"{other}.") for other in comparison.varied) and key not in _alone(refined, key):
+    keys = varied(refined)
+    for key in keys:
+        if _comes_with_its_class(refined, key):
             continue
-        series: dict[str, dict[str, Run]] = {}
+        series: dict[tuple[str | None, ...], dict[str, Run]] = {}
+        others = [name for name in keys if name != key and not name.startswith(f"{key}.")]
         for run in refined:
             if key in run.settings:
-                series.setdefault(_others(comparison, run, key), {})[_value(comparison, run, key)] = run
-        series = {others: runs for others, runs in series.items() if len(runs) > 1}
-        if series:
-            tables.append(_setting_table(comparison, f"{label}: final R-D loss by {key}", series))
+                row = series.setdefault(tuple(run.settings.get(name) for name in others), {})
+                row[_value(run, key, keys)] = run
+        rows = [row for row in series.values() if len(row) > 1]
+        if rows:
+            tables.append(_setting_table(comparison, label, key, others, rows))
     return tables
 
 
-def _alone(runs: Sequence[Run], key: str) -> list[str]:
-    """The key, where it has several values under one class."""
-    parent = key.rsplit(".", 1)[0]
+def _comes_with_its_class(runs: Sequence[Run], key: str) -> bool:
+    """Whether a setting is an argument that differs between classes alone, and not among the runs of one of them."""
+    parent = key.rpartition(".")[0]
     by_class: dict[str | None, set[str]] = {}
     for run in runs:
         if key in run.settings:
             by_class.setdefault(run.settings.get(parent), set()).add(run.settings[key])
-    return [key] if any(len(values) > 1 for values in by_class.values()) else []
+    return bool(parent) and all(len(values) == 1 for values in by_class.values())
 
 
-def _value(comparison: Comparison, run: Run, key: str) -> str:
-    own = [f"{name.removeprefix(f'{key}.')} {run.settings[name]}" for name in _below(comparison, run, key)]
+def _value(run: Run, key: str, names: Sequence[str]) -> str:
+    own = [
+        f"{name.removeprefix(f'{key}.')} {run.settings[name]}"
+        for name in names
+        if name.startswith(f"{key}.") and name in run.settings
+    ]
     return ", ".join([run.settings[key], *own])
 
 
-def _below(comparison: Comparison, run: Run, key: str) -> list[str]:
-    return [name for name in comparison.varied if name.startswith(f"{key}.") and name in run.settings]
+def _setting_table(comparison: Comparison, label: str, key: str, others: Sequence[str], rows: Sequence[dict[str, Run]]) -> Table:
+    keys = varied([run for row in rows for run in row.values()])
+    values = sorted({value for row in rows for value in row}, key=_by_number)
+    distinct = [name for name in others if name in keys and name != "rounding"]
+    cells, data = [], []
+    for row in rows:
+        settings = next(iter(row.values())).settings
+        method = [] if key == "rounding" else [settings["rounding"]]
+        name = ", ".join([*method, *(f"{name} {settings[name]}" for name in distinct if name in settings)]) or "all"
+        cells.append([name, *(_loss(comparison, row.get(value)) for value in values)])
+        for value, run in row.items():
+            loss = float(np.mean(comparison.losses(run)))
+            data.append((name, value, run.name, loss, *comparison.change(run), len(comparison.images)))
+    columns = ("other settings", key, "run", "R-D loss", "change %", "low %", "high %", "images")
+    title = f"{label}: final R-D loss by {key}"
+    return Table(title, ("other settings", *values), cells, columns, data, comparison.note)
 
 
-def _others(comparison: Comparison, run: Run, key: str) -> str:
-    names = [name for name in comparison.varied if name != key and not name.startswith(f"{key}.") and name in run.settings]
-    return ", ".join(run.settings[name] if name == "rounding" else f"{name} {run.settings[name]}" for name in names) or "all"
-
-
-def _setting_table(comparison: Comparison, title: str, series: dict[str, dict[str, Run]]) -> Table:
-    values = sorted({value for runs in series.values() for value in runs}, key=_by_number)
-    rows, data = [], []
-    for others, runs in series.items():
-        cells = [others]
-        for value in values:
-            run = runs.get(value)
-            if run is None:
-                cells.append("")
-                continue
-            loss, changed = float(np.mean(comparison.losses(run))), comparison.change(run)
-            cells.append(f"{loss:.4f}, {changed}")
-            data.append((others, value, run.name, loss, *changed, len(comparison.images)))
-        rows.append(cells)
-    columns = ("others", "value", "run", "R-D loss", "change %", "low %", "high %", "images")
-    return Table(title, ("other settings", *values), rows, columns, data, comparison.note)
+def _loss(comparison: Comparison, run: Run | None) -> str:
+    return "" if run is None else f"{np.mean(comparison.losses(run)):.4f}, {comparison.change(run)}"
 
 
 def _by_number(value: str) -> tuple[float, str]:
@@ -217,9 +224,11 @@ def section(study: Study, options: Options) -> Section:
         except ValueError as error:
             left_out.append(f"{label}: {error}")
             continue
-        tables += [means_table(comparison, label), settings_table(comparison, label), *setting_tables(comparison, label)]
+        tables.append(means_table(comparison, label))
+        if varied(runs):
+            tables += [settings_table(comparison, label), *setting_tables(comparison, label)]
     if not tables:
         raise ValueError("; ".join(left_out))
     for number, table in enumerate(tables):
-        table.save(options.output / f"tables/{number:02d}_{'_'.join(table.title.replace(':', ' ').replace(',', ' ').split())}")
+        table.save(options.output / f"tables/{number:02d}_{file_name(table.title)}")
     return Section("Results", tables=tables, left_out=left_out)
