@@ -126,18 +126,38 @@ def decode_image(loaded: LoadedCodec, data: bytes) -> Tensor:
     Raises:
         BitstreamError: See :meth:`Bitstream.from_bytes`; or the file was written with another model.
     """
-    stream = Bitstream.from_bytes(data)
-    if stream.model_hash != loaded.model_hash:
-        raise BitstreamError(
-            f"written with model {stream.model_hash.hex()}, not with this one ({loaded.model_hash.hex()}): "
-            "give the checkpoint that wrote it"
-        )
+    stream = _stream_of(loaded, data)
     try:
         y_hat = loaded.codec.decode(stream.strings, *padded_size(stream.height, stream.width, loaded.codec.stride))
     except ValueError as error:  # a crafted file: its checksums are right and its strings are not the model's
         raise BitstreamError(f"the payload is not of this model: {error}") from error
     x_hat = loaded.codec.frozen(torch.float32).synthesise(y_hat)
     return to_uint8(x_hat[0, :, : stream.height, : stream.width]).cpu()
+
+
+@torch.no_grad()
+def decode_latents(loaded: LoadedCodec, data: bytes) -> Quantised:
+    """The latents of a file, to be looked at: see :meth:`Codec.decode_latents`.
+
+    Raises:
+        BitstreamError: As :func:`decode_image`.
+    """
+    stream = _stream_of(loaded, data)
+    try:
+        return loaded.codec.decode_latents(stream.strings, *padded_size(stream.height, stream.width, loaded.codec.stride))
+    except ValueError as error:
+        raise BitstreamError(f"the payload is not of this model: {error}") from error
+
+
+def _stream_of(loaded: LoadedCodec, data: bytes) -> Bitstream:
+    """A file that this model has written."""
+    stream = Bitstream.from_bytes(data)
+    if stream.model_hash != loaded.model_hash:
+        raise BitstreamError(
+            f"written with model {stream.model_hash.hex()}, not with this one ({loaded.model_hash.hex()}): "
+            "give the checkpoint that wrote it"
+        )
+    return stream
 
 
 def check_size(height: int, width: int) -> None:

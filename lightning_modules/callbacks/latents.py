@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from data.images import to_uint8
+from lightning_modules.bitstream import Y_STRIDE
 from lightning_modules.callbacks.images import captioned, curve_step
-from lightning_modules.codecs import Codec, Quantised
+from lightning_modules.codecs import Codec, Prior, Quantised
 from lightning_modules.rounding import hard_round
 from lightning_modules.training_module import TrainingModule
 
@@ -60,36 +62,71 @@ def latent_panels(codec: Codec, x: Tensor, image: Tensor) -> dict[str, tuple[str
     """
     latents = codec.analyse(x)
     quantised = codec.quantise(latents, hard_round)
-    prior = quantised.prior
-    channel = telling_channel(quantised)
-    stride = x.shape[-1] // latents.y.shape[-1]
-    rows, columns = (-(-side // stride) for side in image.shape[-2:])  # behind them is padding
-    size = [max(1, round(side * PANEL_SIDE / max(image.shape[-2:]))) for side in image.shape[-2:]]
+    return draw_channel(channel_of(latents.y, quantised.prior, telling_channel(quantised), image), image)
+
+
+@dataclass(frozen=True)
+class LatentChannel:
+    """A channel of the latents of one image, on the CPU, without what is of padding alone: ``[rows, columns]`` each.
+
+    Attributes:
+        number: Of the channel.
+        y: Latents, rounded or not.
+        means: That the codec predicts, or ``None``.
+        scales: Standard deviations that it predicts; ``None`` without a hyperprior.
+        whitened: ``y`` less its means over its scales; ``None`` without a hyperprior.
+    """
+
+    number: int
+    y: Tensor
+    means: Tensor | None
+    scales: Tensor | None
+    whitened: Tensor | None
+
+
+def channel_of(y: Tensor, prior: Prior | None, number: int, image: Tensor) -> LatentChannel:
+    """Channel ``number`` of ``y`` ``[1, M, H'/16, W'/16]`` where the image ``[3, H, W]`` lies."""
+    rows, columns = (-(-side // Y_STRIDE) for side in image.shape[-2:])
 
     def crop(values: Tensor) -> Tensor:
-        return values[0, channel, :rows, :columns].cpu()
+        return values[0, number, :rows, :columns].float().cpu()
+
+    if prior is None:
+        return LatentChannel(number, crop(y), None, None, None)
+    means = None if prior.means is None else crop(prior.means)
+    scales = crop(prior.scales).clamp(min=MIN_SCALE)
+    centred = crop(y) if means is None else crop(y) - means
+    return LatentChannel(number, crop(y), means, scales, centred / scales)
+
+
+def draw_channel(channel: LatentChannel, image: Tensor, name: str = "y") -> dict[str, tuple[str, Tensor]]:
+    """The pictures of :func:`latent_panels`.
+
+    Args:
+        channel: To be drawn.
+        image: ``[3, H, W]`` in [0, 1].
+        name: Of the latents, in captions.
+    """
+    size = [max(1, round(side * PANEL_SIDE / max(image.shape[-2:]))) for side in image.shape[-2:]]
 
     def enlarge(gray: Tensor) -> Tensor:
         return to_uint8(F.interpolate(gray[None, None], size, mode="nearest-exact")[0]).expand(3, -1, -1)
 
-    y = crop(latents.y)
-    largest = max(1.0, float(y.abs().max()))
+    largest = max(1.0, float(channel.y.abs().max()))
     photograph = F.interpolate(image[None].float().cpu(), size, mode="bilinear", antialias=True)[0]
     panels = {"image": ("image", to_uint8(photograph))}
-    panels["y"] = f"y, channel {channel}: -{largest:.1f} to {largest:.1f}", enlarge(y / largest / 2 + 0.5)
-    if prior is None:
+    caption = f"{name}, channel {channel.number}: -{largest:.1f} to {largest:.1f}"
+    panels["y"] = caption, enlarge(channel.y / largest / 2 + 0.5)
+    if channel.means is not None:
+        panels["mu"] = f"mu: -{largest:.1f} to {largest:.1f}", enlarge(channel.means / largest / 2 + 0.5)
+    if channel.scales is None or channel.whitened is None:
         return panels
-    if prior.means is not None:
-        means = crop(prior.means)
-        panels["mu"] = f"mu: -{largest:.1f} to {largest:.1f}", enlarge(means / largest / 2 + 0.5)
-        y = y - means
-    sigma = crop(prior.scales).clamp(min=MIN_SCALE)
-    octaves = torch.log2(sigma / sigma.min())  # linear, the few largest would leave the others black
-    caption = f"sigma, log: {float(sigma.min()):.2f} to {float(sigma.max()):.1f}"
+    octaves = torch.log2(channel.scales / channel.scales.min())  # linear, the few largest would leave the others black
+    caption = f"sigma, log: {float(channel.scales.min()):.2f} to {float(channel.scales.max()):.1f}"
     panels["sigma"] = caption, enlarge(octaves / octaves.max().clamp(min=1.0))
-    name = "y / sigma" if prior.means is None else "(y - mu) / sigma"
-    caption = f"{name}: -{WHITENED_RANGE:.0f} to {WHITENED_RANGE:.0f}"
-    panels["whitened"] = caption, enlarge(y / sigma / (2 * WHITENED_RANGE) + 0.5)
+    ratio = f"{name} / sigma" if channel.means is None else f"({name} - mu) / sigma"
+    caption = f"{ratio}: -{WHITENED_RANGE:.0f} to {WHITENED_RANGE:.0f}"
+    panels["whitened"] = caption, enlarge(channel.whitened / (2 * WHITENED_RANGE) + 0.5)
     return panels
 
 

@@ -145,6 +145,10 @@ class Codec(nn.Module, ABC):
     def decode(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
         """``y_hat`` ``[1, M, H/16, W/16]`` of strings that :meth:`encode` wrote for a padded image of this size."""
 
+    def decode_latents(self, strings: Sequence[bytes], height: int, width: int) -> Quantised:
+        """As :meth:`decode`, with ``z_hat`` and the prior where the codec has them: for pictures and counts, not for decoding."""
+        return Quantised(self.decode(strings, height, width), None, None)
+
     @property
     @abstractmethod
     def quantiles(self) -> list[nn.Parameter]:

@@ -69,6 +69,10 @@ class ScaleHyperpriorCodec(Codec):
         """p(y_hat | z_hat) from the output of the hyper-synthesis, ``[B, predicted * M, H/16, W/16]``."""
         return Prior(predicted)
 
+    def context_prior(self, predicted: Tensor, y_hat: Tensor) -> Prior:
+        """As :meth:`prior`, for a codec whose prior depends on ``y_hat`` too."""
+        return self.prior(predicted)
+
     def quantise(self, latents: Latents, quantise: Quantise) -> Quantised:
         assert latents.z is not None
         z_hat = quantise(latents.z, medians(self.net.entropy_bottleneck, latents.z.dtype))
@@ -100,10 +104,7 @@ class ScaleHyperpriorCodec(Codec):
     @torch.no_grad()
     def decode(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
         string_y, string_z = strings
-        offsets = medians(self.net.entropy_bottleneck, torch.float64).cpu()
-        shape = (1, offsets.shape[1], height // self.stride, width // self.stride)
-        symbols_z = decompress(self.net.entropy_bottleneck, string_z, channel_indexes(torch.empty(shape)))
-        return self.decode_y(string_y, self._predict(symbols_z + offsets)).float().to(self.device)
+        return self.decode_y(string_y, self._predict(self._decode_z(string_z, height, width))).float().to(self.device)
 
     def encode_y(self, y_hat: Tensor, predicted: Tensor) -> bytes:
         """The string of ``y_hat`` ``[1, M, H/16, W/16]``, given what the hyper-synthesis predicts; float64 on the CPU."""
@@ -114,6 +115,18 @@ class ScaleHyperpriorCodec(Codec):
         """``y_hat`` of a string of :meth:`encode_y`, float64 on the CPU."""
         indexes, means = self._coding_prior(predicted)
         return decompress(self.net.gaussian_conditional, string, indexes) + means
+
+    @torch.no_grad()
+    def decode_latents(self, strings: Sequence[bytes], height: int, width: int) -> Quantised:
+        z_hat = self._decode_z(strings[1], height, width).float().to(self.device)
+        y_hat = self.decode(strings, height, width)
+        return Quantised(y_hat, z_hat, self.context_prior(self.net.h_s(z_hat).float(), y_hat))
+
+    def _decode_z(self, string: bytes, height: int, width: int) -> Tensor:
+        """``z_hat`` ``[1, N, H/64, W/64]`` in float64 on the CPU."""
+        offsets = medians(self.net.entropy_bottleneck, torch.float64).cpu()
+        shape = (1, offsets.shape[1], height // self.stride, width // self.stride)
+        return decompress(self.net.entropy_bottleneck, string, channel_indexes(torch.empty(shape))) + offsets
 
     @property
     def quantiles(self) -> list[nn.Parameter]:

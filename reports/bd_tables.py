@@ -1,0 +1,102 @@
+"""Tables of the BD-rates of a study, as :mod:`reports.bd_rate` has them: ``python -m reports.bd_tables STUDY``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning_modules.startup  # noqa: F401  (before the project's other modules)
+from lightning_modules.cli import errors_in_one_line
+from lightning_modules.results import NOT_AVAILABLE
+from reports.bd_rate import LEVEL, NAMES, Bd, Interval, pairs
+from reports.points import Metric, study_curves
+from reports.runs import Study, read_study
+from reports.section import Options, Section, Table
+
+
+def table(found: Sequence[Bd], metric: Metric) -> Table:
+    """A row a pair."""
+    name = NAMES[metric]
+    columns = ("curve", "against", "BD-rate", f"BD-{name}", "mean of BD-rates of images", "images", "overlap")
+    rows = [
+        (
+            bd.test,
+            bd.anchor,
+            f"{bd.rate:+.1f} %{_in_brackets(bd.rate_interval, '+.1f')}",
+            NOT_AVAILABLE if bd.quality_db is None else f"{bd.quality_db:+.2f} dB{_in_brackets(bd.quality_interval, '+.2f')}",
+            NOT_AVAILABLE if bd.rate_of_images is None else f"{bd.rate_of_images:+.1f} % (of {bd.images_with_rate})",
+            str(len(bd.images)),
+            f"{bd.overlap_db[0]:.1f} to {bd.overlap_db[1]:.1f} dB, {100 * bd.overlap:.0f} %",
+        )
+        for bd in found
+    ]
+    data_columns = (
+        *("curve", "against", "BD-rate %", "low %", "high %", f"BD-{name} dB", "low dB", "high dB"),
+        *("mean of BD-rates of images %", "images with a BD-rate", "images", "overlap from dB", "overlap to dB", "overlap"),
+    )
+    data = [
+        (
+            *(
+                bd.test,
+                bd.anchor,
+                bd.rate,
+                *(bd.rate_interval or (None, None)),
+                bd.quality_db,
+                *(bd.quality_interval or (None, None)),
+            ),
+            *(bd.rate_of_images, bd.images_with_rate, len(bd.images), *bd.overlap_db, bd.overlap),
+        )
+        for bd in found
+    ]
+    note = (
+        f"Of mean curves over the images, by PCHIP, with {LEVEL} % bootstrap intervals over images. Overlap: the quality that both "
+        "curves reach, and its part of all that either reaches. Negative BD-rates and positive decibels are gains."
+    )
+    return Table(f"Bjontegaard differences, {name}", columns, rows, data_columns, data, note)
+
+
+def section(study: Study, options: Options) -> Section:
+    """A table for PSNR and one for MS-SSIM.
+
+    Raises:
+        ValueError: No two curves of the study have a BD-rate.
+    """
+    curves, tables, left_out = study_curves(study), [], dict[str, None]()
+    for metric in NAMES:
+        found, reasons = pairs(curves, metric)
+        left_out |= dict.fromkeys(reasons)
+        if found:
+            made = table(found, metric)
+            made.save(options.output / f"tables/bd_{metric}")
+            tables.append(made)
+    if not tables:
+        raise ValueError("; ".join(left_out) or "a BD-rate needs two curves, of several checkpoints or lambdas each")
+    return Section("BD-rates", tables=tables, left_out=list(left_out))
+
+
+def _in_brackets(interval: Interval | None, form: str) -> str:
+    return "" if interval is None else f" ({interval[0]:{form}} to {interval[1]:{form}})"
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the command (``args``: of it, by default the process's)."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, help="folder of runs of refine.py")
+    chosen = parser.parse_args(args)
+    with errors_in_one_line():
+        curves = study_curves(read_study(chosen.study))
+        left_out: dict[str, None] = {}
+        for metric in NAMES:
+            found, reasons = pairs(curves, metric)
+            left_out |= dict.fromkeys(reasons)
+            if found:
+                print(table(found, metric).markdown())
+    for reason in left_out:
+        print(f"left out: {reason}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

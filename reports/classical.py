@@ -1,0 +1,244 @@
+"""Classical codecs measured on the photographs of a study: ``python -m reports.classical --root DIR -o STUDY/classical``.
+
+JPEG, WebP, AVIF, HEVC intra (HEIC) and JPEG XL, through Pillow and its plugins. Each photograph goes through each codec at each
+quality; what is measured is the file: its bytes, container and header included, over the pixels, and PSNR and MS-SSIM of the
+8-bit RGB image that it decodes to, by the same functions as the refined files. One image at a time is written, so that a command
+that was stopped goes on where it was.
+
+The settings are the codecs' slow ones, tuned for PSNR where an encoder has such a switch: the default tunings of AVIF and HEVC
+look for visual quality and lose up to 1 dB. AVIF has speed 3, since 2 and 0 gained nothing that could be measured on an embedded
+photograph, and 4 loses 1.5 % of the rate. WebP knows 4:2:0 alone, JPEG XL full colour alone; for the others both are measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, features
+from torch import Tensor
+
+from data.images import ImageError, read_image
+from data.refinement_data import SAMPLES, ImageFile, RefinementDataModule
+from lightning_modules.cli import errors_in_one_line, fail
+from lightning_modules.metrics import ms_ssim, psnr_db
+from lightning_modules.results import IMAGES, write_atomically
+from reports.figures import write_csv
+
+INSTALL = "pip install -e .[reports]"
+
+
+@dataclass(frozen=True)
+class ClassicalCodec:
+    """A codec with its settings.
+
+    Attributes:
+        name: For figures and the command line.
+        format: Pillow's name of it.
+        settings: For ``Image.save``.
+        qualities: From about 0.1 to 2 bits a pixel of a photograph, or as low as the codec goes; ascending.
+        package: What adds the format to Pillow; ``None`` where Pillow itself has it.
+    """
+
+    name: str
+    format: str
+    settings: Mapping[str, Any]
+    qualities: tuple[int, ...]
+    package: str | None = None
+
+    def encode(self, image: Tensor, quality: int) -> bytes:
+        """The file of a uint8 image ``[3, H, W]``, without metadata."""
+        file = io.BytesIO()
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, self.format, quality=quality, **self.settings)
+        return file.getvalue()
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A photograph through a codec at a quality.
+
+    Attributes:
+        codec: Its name.
+        quality: On the codec's own scale.
+        settings: The other settings, in words.
+        bytes: Of the file.
+        bpp: The file's bits over the pixels.
+        psnr_db: Of the decoded 8-bit image; ``None`` where it is perfect.
+        ms_ssim: In [0, 1]; ``None`` where a side is under 161 pixels.
+    """
+
+    codec: str
+    quality: int
+    settings: str
+    bytes: int
+    bpp: float
+    psnr_db: float | None
+    ms_ssim: float | None
+
+
+def _jpeg(subsampling: str) -> ClassicalCodec:
+    settings = {"subsampling": subsampling, "optimize": True, "progressive": True}
+    return ClassicalCodec(f"JPEG {subsampling}", "JPEG", settings, (5, 10, 20, 30, 40, 50, 60, 70, 80, 90))
+
+
+def _avif(subsampling: str) -> ClassicalCodec:
+    # Tiles, which Pillow would cut large images into, are for speed and cost bits.
+    settings = {"subsampling": subsampling, "speed": 3, "autotiling": False, "advanced": {"tune": "psnr"}}
+    return ClassicalCodec(f"AVIF {subsampling}", "AVIF", settings, (10, 15, 20, 30, 40, 50, 60, 70, 80))
+
+
+def _hevc(subsampling: str) -> ClassicalCodec:
+    settings = {"chroma": int(subsampling.replace(":", "")), "enc_params": {"preset": "veryslow", "tune": "psnr"}}
+    return ClassicalCodec(f"HEVC {subsampling}", "HEIF", settings, (5, 10, 15, 20, 27, 35, 43, 50, 55), "pillow_heif")
+
+
+CODECS = (
+    _jpeg("4:2:0"),
+    _jpeg("4:4:4"),
+    ClassicalCodec("WebP", "WEBP", {"method": 6}, (0, 1, 10, 20, 35, 50, 65, 75, 85, 90)),
+    _avif("4:2:0"),
+    _avif("4:4:4"),
+    _hevc("4:2:0"),
+    _hevc("4:4:4"),
+    ClassicalCodec("JPEG XL", "JXL", {"effort": 9}, (0, 10, 25, 40, 55, 65, 75, 85, 91), "pillow_jxl"),
+)
+
+
+def missing(codec: ClassicalCodec) -> str | None:
+    """Why a codec cannot be used here; ``None`` where it can. Adds its format to Pillow."""
+    try:
+        plugin = importlib.import_module(codec.package) if codec.package is not None else None
+    except ImportError as error:
+        return f"{codec.name} is left out ({error}): {INSTALL}"
+    if plugin is not None and hasattr(plugin, "register_heif_opener"):
+        plugin.register_heif_opener()
+    if codec.format == "AVIF" and not features.check("avif"):
+        return f"{codec.name} is left out (this Pillow has no AVIF): pip install 'pillow>=11.3'"
+    return None
+
+
+def measure(codec: ClassicalCodec, image: Tensor, quality: int) -> Measurement:
+    """A uint8 image ``[3, H, W]`` through a codec and back."""
+    content = codec.encode(image, quality)
+    decoded = read_image(Path(f"{codec.name} of quality {quality}"), content)
+    psnr = psnr_db(image, decoded)
+    return Measurement(
+        codec.name,
+        quality,
+        in_words(codec),
+        len(content),
+        8 * len(content) / (image.shape[-2] * image.shape[-1]),
+        psnr if psnr < float("inf") else None,
+        ms_ssim(image, decoded),
+    )
+
+
+def in_words(codec: ClassicalCodec) -> str:
+    """The settings but the quality, such as ``effort 9``."""
+    nested = (value.items() if isinstance(value, dict) else [(key, value)] for key, value in codec.settings.items())
+    return ", ".join(f"{key} {value}" for items in nested for key, value in items)
+
+
+def read_measurements(path: Path) -> tuple[str, tuple[Measurement, ...]]:
+    """SHA-256 of the photograph's file and the measurements in an image's JSON file; none where the file is not there.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    if not path.is_file():
+        return "", ()
+    try:
+        content = json.loads(path.read_bytes())
+        rows = tuple(Measurement(**{field.name: row[field.name] for field in fields(Measurement)}) for row in content["rows"])
+        return str(content["source"]), rows
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is damaged: delete it, and the image is measured anew") from None
+
+
+def measure_image(file: ImageFile, codecs: Iterable[ClassicalCodec], output: Path) -> int:
+    """Measures what is not yet in ``output/images/NAME.json`` and writes it there, row by row; returns how many rows were new.
+
+    Rows of other codecs stay; those of other settings of a codec are replaced.
+
+    Raises:
+        ImageError: The photograph cannot be read.
+        ValueError: The folder holds another photograph of this name, or a damaged file.
+    """
+    path, source = output / IMAGES / f"{file.name}.json", file.sha256()
+    known, finished = read_measurements(path)
+    if finished and known != source:
+        raise ValueError(f"{path} is of another photograph: choose another -o, or delete the file")
+    rows = {(row.codec, row.quality): row for row in finished}
+    image = read_image(file.path)
+    new = 0
+    for codec in codecs:
+        for quality in codec.qualities:
+            row = rows.get((codec.name, quality))
+            if row is not None and row.settings == in_words(codec):
+                continue
+            rows[codec.name, quality] = measure(codec, image, quality)
+            content = {"image": file.name, "source": source, "rows": [asdict(row) for row in rows.values()]}
+            write_atomically(path, json.dumps(content, indent=1).encode())
+            new += 1
+    return new
+
+
+def collect(output: Path) -> int:
+    """Writes ``results.csv`` and ``results.json``, a row an image, codec and quality, from the files of the images."""
+    rows = [
+        {"image": path.stem, **asdict(row)}
+        for path in sorted((output / IMAGES).glob("*.json"))
+        for row in read_measurements(path)[1]
+    ]
+    columns = ("image", *(field.name for field in fields(Measurement)))
+    write_csv(output / "results.csv", columns, ([row[column] for column in columns] for row in rows))
+    write_atomically(output / "results.json", json.dumps(rows, indent=1).encode())
+    return len(rows)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the command (``args``: of it, by default the process's)."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--root", default=SAMPLES, help="folder of photographs, as --data.root of refine.py (default: the embedded ones)"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the measurements; a rerun goes on in it")
+    parser.add_argument("--codecs", nargs="+", choices=[codec.name for codec in CODECS], metavar="NAME", help="some of them only")
+    chosen = parser.parse_args(args)
+    with errors_in_one_line():
+        codecs = []
+        for codec in CODECS:
+            if chosen.codecs is not None and codec.name not in chosen.codecs:
+                continue
+            reason = missing(codec)
+            if reason is None:
+                codecs.append(codec)
+            else:
+                print(reason)
+        if not codecs:
+            raise ValueError(f"none of these codecs is installed: {INSTALL}")
+        files = RefinementDataModule(chosen.root).files
+        (chosen.output / IMAGES).mkdir(parents=True, exist_ok=True)
+        failed = 0
+        for number, file in enumerate(files, start=1):
+            try:
+                new = measure_image(file, codecs, chosen.output)
+                print(f"{number} of {len(files)}: {file.name}, {new} files measured", flush=True)
+            except ImageError as error:
+                failed += 1
+                print(f"failed: {file.name}: {error}", file=sys.stderr)
+        print(f"{collect(chosen.output)} rows: {chosen.output / 'results.csv'}")
+        if failed:
+            fail(f"{failed} of {len(files)} images could not be measured", 1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Latents in a run's files beside the scales that the hyperprior predicts: figure 2 of Balle et al. 2018, base and refined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.images import to_float
+from lightning_modules.callbacks.latents import channel_of, draw_channel, telling_channel
+from reports.figures import PAGE, new_figure, save, style
+from reports.pictures import base_image, file_latents, most_different_image, refined_image, telling_runs
+from reports.runs import Run, Study
+from reports.section import Drawing, Options, Section, file_name, section_of_groups
+
+
+def draw_latents(run: Run, image: str, path: Path) -> list[Path]:
+    """Base above, refined below: the decoded image; of one channel y_hat, the predicted sigma, and y_hat / sigma.
+
+    The channel is that in which the base's predicted scales save most. A codec with predicted means has these too, one without a
+    hyperprior y_hat alone.
+
+    Args:
+        run: Whose files they are.
+        image: Its name in the run.
+        path: Of the figure's files, without a suffix.
+
+    Raises:
+        ValueError: The run lacks the image, or its checkpoint or a file cannot be used.
+        OSError: A file is not there.
+    """
+    if image not in run.by_image:
+        raise ValueError(f"the run {run.name} has not finished an image {image}")
+    latents = {"base": file_latents(run, image, refined=False), run.name: file_latents(run, image, refined=True)}
+    decoded = {"base": base_image(run, image), run.name: refined_image(run, image)}
+    number = telling_channel(latents["base"])
+    rows: list[tuple[object, ...]] = []
+    pictures = {}
+    for name, quantised in latents.items():
+        channel = channel_of(quantised.y_hat, quantised.prior, number, decoded[name])
+        pictures[name] = draw_channel(channel, to_float(decoded[name]), r"$\hat{y}$")
+        maps = [None if values is None else values.tolist() for values in (channel.means, channel.scales, channel.whitened)]
+        for i, of_row in enumerate(channel.y.tolist()):
+            rows += [(name, number, i, j, y, *(values and values[i][j] for values in maps)) for j, y in enumerate(of_row)]
+    columns = len(pictures["base"])
+    height, width = decoded["base"].shape[-2:]
+    with style():
+        figure, panels = new_figure(2, columns, PAGE, 2 * (PAGE / columns * height / width + 0.25))
+        every = [(name, *panel) for name, of_name in pictures.items() for panel in of_name.values()]
+        for axes, (name, caption, pixels) in zip(panels, every, strict=True):
+            axes.imshow(pixels.permute(1, 2, 0).numpy(), interpolation="nearest")
+            axes.set_title((name if caption == "image" else caption).replace("sigma", r"$\sigma$"), fontsize=7)
+            axes.set_axis_off()
+    return save(figure, path, ("file", "channel", "row", "column", "y_hat", "mu", "sigma", "normalised"), rows)
+
+
+def section(study: Study, options: Options) -> Section:
+    """A picture for each codec and lambda of a study, of one of its best runs.
+
+    Raises:
+        ValueError: No run of the study can be drawn.
+    """
+
+    def draw(label: str, runs: Sequence[Run]) -> Drawing:
+        chosen = telling_runs(runs)
+        run = chosen[-1]
+        image = options.image or most_different_image(chosen)
+        files = draw_latents(run, image, options.output / f"figures/latents_{file_name(label)}")
+        caption = (
+            f"{label}: latents of {image} as they lie in the files, base above, {run.name} below. From the left: the decoded "
+            "image, the quantised latents of a channel, their predicted standard deviations, and the latents divided by these."
+        )
+        return Drawing(caption, files, photograph=True)
+
+    return section_of_groups(study, "Latents", draw)

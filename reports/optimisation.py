@@ -1,0 +1,117 @@
+"""How the runs of a study come down: true R-D loss, gap, PSNR and bpp against the step, means over the images that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from reports.figures import PAGE, legend_below, lines, new_figure, save, style
+from reports.runs import Curve, Run, Study, curves, refined_runs, shared_images
+from reports.section import Drawing, Options, Section, file_name, over_images, section_of_groups
+
+PANELS = {
+    "true/rd_loss": "true R-D loss",
+    "gap": "method's loss $-$ true loss",
+    "true/psnr_db": "PSNR (dB)",
+    "true/bpp": "bits per pixel",
+}
+"""What is drawn, and the names of the axes."""
+
+
+def mean_curves(run: Run, images: Sequence[str]) -> dict[str, Curve]:
+    """Means over images of what :data:`PANELS` names, at the steps that all the images have.
+
+    ``true/*`` are of latents rounded hard, by the densities; ``gap`` is the method's own loss less the true one of the same
+    latents.
+
+    Raises:
+        ValueError: An image has no curves.
+    """
+    found = []
+    for image in images:
+        of_image = curves(run, image)
+        if not {"true/rd_loss", "true/psnr_db", "true/bpp", "relaxed/loss"} <= of_image.keys():
+            raise ValueError(f"the run {run.name} has no curves of {image} in its tensorboard folder")
+        relaxed, true = of_image["relaxed/loss"], of_image["true/rd_loss"]
+        steps, of_relaxed, of_true = np.intersect1d(relaxed.steps, true.steps, return_indices=True)
+        found.append(of_image | {"gap": Curve(steps, relaxed.values[of_relaxed] - true.values[of_true])})
+    return {name: _mean([of_image[name] for of_image in found]) for name in PANELS}
+
+
+def _mean(several: Sequence[Curve]) -> Curve:
+    steps = several[0].steps
+    for curve in several[1:]:
+        steps = np.intersect1d(steps, curve.steps)
+    return Curve(steps, np.mean([curve.values[np.isin(curve.steps, steps)] for curve in several], axis=0))
+
+
+def draw_optimisation(runs: Sequence[Run], images: Sequence[str], path: Path) -> list[Path]:
+    """Four panels, a line a run.
+
+    Args:
+        runs: Of one codec, lambda and distortion, each with at least one step.
+        images: That the means are over.
+        path: Of the files, without a suffix.
+
+    Raises:
+        ValueError: A run has no curves.
+    """
+    means = {run.name: mean_curves(run, images) for run in runs}
+    looks = lines(means)
+    with style():
+        figure, panels = new_figure(2, 2, PAGE, 4.6 + 0.15 * (len(runs) // 4))
+        for axes, (quantity, label) in zip(panels, PANELS.items(), strict=True):
+            for number, (name, of_run) in enumerate(means.items()):
+                curve = of_run[quantity]
+                # Markers of neighbouring lines stand apart, some six on each.
+                every = max(1, len(curve.steps) // 6)
+                look = looks[name] | {"markevery": (number * every // len(runs), every)}
+                axes.plot(curve.steps, curve.values, label=name, **look)
+            axes.set(xlabel="step", ylabel=label, xlim=(0, None))
+        _keep_in_view(panels[0], [of_run["true/rd_loss"] for of_run in means.values()])
+        panels[1].axhline(0, color="#888888", linewidth=0.6)
+        legend_below(figure, panels[0], 4)
+    columns = ("run", "step", "true R-D loss", "method's loss - true loss", "PSNR dB", "bpp", "images")
+    return save(figure, path, columns, _rows(means, len(images)))
+
+
+def _keep_in_view(axes: Axes, losses: Sequence[Curve]) -> None:
+    """A run that goes far astray leaves the panel at the top, so that the others stay apart."""
+    start, lowest = max(curve.values[0] for curve in losses), min(curve.values.min() for curve in losses)
+    top = start + 0.5 * (start - lowest)
+    if max(curve.values.max() for curve in losses) > top > start:
+        axes.set_ylim(lowest - 0.05 * (top - lowest), top)
+
+
+def _rows(means: dict[str, dict[str, Curve]], images: int) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for name, of_run in means.items():
+        at = {quantity: dict(zip(*(values.tolist() for values in curve), strict=True)) for quantity, curve in of_run.items()}
+        for step in at["true/rd_loss"]:
+            rows.append((name, step, *(at[quantity].get(step) for quantity in PANELS), images))
+    return rows
+
+
+def section(study: Study, options: Options) -> Section:
+    """A figure for each codec and lambda of a study.
+
+    Raises:
+        ValueError: No run of the study has curves.
+    """
+
+    def draw(label: str, runs: Sequence[Run]) -> Drawing:
+        refined = refined_runs(runs)
+        images = shared_images(refined)
+        if not images:
+            raise ValueError("the runs share no finished image")
+        files = draw_optimisation(refined, images, options.output / f"figures/optimisation_{file_name(label)}")
+        caption = (
+            f"{label}: {over_images(len(images), len(refined))}. Above: R-D loss of the latents rounded hard, and by how much "
+            "the method's own loss differs from it. Below: PSNR and bits per pixel (by the densities) of the latents rounded hard."
+        )
+        return Drawing(caption, files)
+
+    return section_of_groups(study, "Optimisation", draw)

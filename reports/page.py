@@ -1,0 +1,74 @@
+"""One HTML page of a run or a study that needs no other file: every picture is in it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader
+
+from lightning_modules.results import write_atomically
+from reports import bd_tables, crops, latents, optimisation, probabilities, rd_curves, tables
+from reports.runs import Study
+from reports.section import Drawing, Options, Section
+
+SECTIONS: list[Callable[[Study, Options], Section]] = [
+    tables.section,
+    rd_curves.section,
+    bd_tables.section,
+    optimisation.section,
+    crops.section,
+    latents.section,
+    probabilities.section,
+]
+"""The parts of a report, in order. Each writes its files and returns its section, or raises ValueError with the reason why not."""
+
+
+def write_report(study: Study, options: Options) -> tuple[Path, list[str]]:
+    """Makes everything that the runs allow, and ``index.html`` with all of it.
+
+    Returns:
+        The page, and a line for all that was left out, with the reason.
+
+    Raises:
+        ValueError: No run has the name of the reference, or the image that is asked for.
+    """
+    names = [run.name for run in study.runs]
+    if options.reference is not None and options.reference not in names:
+        raise ValueError(f"no run {options.reference} to compare with: there are {', '.join(names)}")
+    if options.image is not None and not any(options.image in run.by_image for run in study.runs):
+        raise ValueError(f"no run has finished an image {options.image}: there are {', '.join(study.runs[0].by_image)}")
+    options.output.mkdir(parents=True, exist_ok=True)
+    left_out = [f"run {name}: {reason}" for name, reason in study.left_out.items()]
+    for run in study.runs:
+        if run.damaged:
+            left_out.append(f"{len(run.damaged)} images of {run.name}: damaged results, or of an older version")
+    sections: list[Section] = []
+    for make in SECTIONS:
+        part = make.__module__.rsplit(".", 1)[-1]
+        try:
+            section = make(study, options)
+        except (ValueError, OSError) as error:
+            left_out.append(f"{part}: {error}")
+            continue
+        sections.append(section)
+        left_out += [f"{part}: {reason}" for reason in section.left_out]
+    page = options.output / "index.html"
+    write_atomically(page, render(study, sections, left_out).encode())
+    return page, left_out
+
+
+def render(study: Study, sections: Sequence[Section], left_out: Sequence[str]) -> str:
+    """The page."""
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["inline"] = _inline
+    template = environment.get_template("page.html.jinja")
+    return template.render(study=study, name=study.path.resolve().name, sections=sections, left_out=left_out)
+
+
+def _inline(drawing: Drawing) -> str:
+    """A figure as the source of an ``img``: lines as SVG, photographs as PNG."""
+    suffix, kind = (".png", "png") if drawing.photograph else (".svg", "svg+xml")
+    (path,) = (path for path in drawing.files if path.suffix == suffix)
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

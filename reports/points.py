@@ -1,0 +1,213 @@
+"""Curves of rate against quality from the runs of a study.
+
+How runs form curves. A *family* is the checkpoints of one architecture trained for one distortion.
+
+- The base of a family: a point a checkpoint, from what its runs measured of the encoder's latents.
+- A method: runs of a family whose settings agree but for the checkpoint, each at the lambda of its checkpoint; a point a run.
+- Semi-multi-rate: runs of one checkpoint whose settings agree but for ``lmbda``, which was given; a point a run, and with them the
+  run at the checkpoint's own lambda.
+- A classical codec: a point a quality, from ``STUDY/classical`` (:mod:`reports.classical`).
+
+Runs of no step have the base alone. A point is a mean over images, of their bpp and of their PSNR or MS-SSIM.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_modules.codecs.checkpoint import CheckpointError, load_codec
+from lightning_modules.published import ARCHITECTURES
+from lightning_modules.results import IMAGES
+from reports.classical import read_measurements
+from reports.runs import Run, Study
+
+CLASSICAL = "classical"
+"""Folder of a study with the measurements of classical codecs."""
+
+Metric = Literal["psnr_db", "ms_ssim"]
+Floats = npt.NDArray[np.float64]
+
+
+class Measured(NamedTuple):
+    """Of a file: bits a pixel, PSNR in dB and MS-SSIM; ``None`` where there is none."""
+
+    bpp: float
+    psnr_db: float | None
+    ms_ssim: float | None
+
+
+@dataclass(frozen=True)
+class RatePoint:
+    """What was measured of each image at one trade of rate against quality, which the label names."""
+
+    label: str
+    images: Mapping[str, Measured]
+
+
+@dataclass(frozen=True)
+class RateCurve:
+    """Points of one method.
+
+    Attributes:
+        name: Unique in a study.
+        kind: Where it comes from.
+        points: At least one, in no order.
+    """
+
+    name: str
+    kind: Literal["base", "method", "classical"]
+    points: tuple[RatePoint, ...]
+
+    def images(self, metric: Metric) -> set[str]:
+        """Images of which every point has the metric."""
+        return set.intersection(
+            *({name for name, found in point.images.items() if getattr(found, metric) is not None} for point in self.points)
+        )
+
+    def values(self, images: Sequence[str], metric: Metric) -> tuple[Floats, Floats]:
+        """bpp and metric of each image at each point, ``[points, images]``, ascending in the mean bpp."""
+        bpp = np.array([[point.images[image].bpp for image in images] for point in self.points])
+        quality = np.array([[getattr(point.images[image], metric) for image in images] for point in self.points])
+        order = bpp.mean(1).argsort(kind="stable")
+        return bpp[order], quality[order]
+
+    def means(self, images: Sequence[str], metric: Metric) -> tuple[Floats, Floats]:
+        """Mean bpp and mean quality in dB (:func:`in_db`) of each point, ``[points]``, ascending in bpp."""
+        bpp, quality = self.values(images, metric)
+        return bpp.mean(1), in_db(quality.mean(1), metric)
+
+
+def in_db(quality: Floats, metric: Metric) -> Floats:
+    """PSNR as it is; MS-SSIM as -10 log10(1 - MS-SSIM). Of a mean MS-SSIM, the dB are of the mean, as in CompressAI's plots."""
+    return quality if metric == "psnr_db" else -10 * np.log10(1 - quality)
+
+
+def shared(curves: Sequence[RateCurve], metric: Metric) -> list[str]:
+    """Images of which every point of every curve has the metric, sorted."""
+    return sorted(set.intersection(*(curve.images(metric) for curve in curves)))
+
+
+class Model(NamedTuple):
+    """Of a checkpoint: its family, and the lambda of its training where that is known."""
+
+    family: str
+    lmbda: float | None
+
+
+@cache
+def model(checkpoint: str) -> Model:
+    """Architecture and distortion of a checkpoint; where it can no longer be read, its name but for the number at the end."""
+    try:
+        loaded = load_codec(checkpoint)
+    except (CheckpointError, OSError):
+        name = re.sub(r"([_-]?lmbda)?[_-]?[0-9.]+$", "", re.sub(r"\.(safetensors|ckpt|pth|pt|tar)$", "", checkpoint))
+        return Model(Path(name).name, None)
+    architecture = ARCHITECTURES.get(type(loaded.codec.net).__name__, type(loaded.codec).__name__)
+    return Model(f"{architecture} for {'MSE' if loaded.distortion == 'mse' else 'MS-SSIM'}", loaded.lmbda)
+
+
+def study_curves(study: Study) -> list[RateCurve]:
+    """The curves of a study: bases, methods, classical codecs, each in the order of the names.
+
+    Raises:
+        ValueError: Runs, or the classical measurements, have different photographs under one name; a file is damaged.
+    """
+    sources: dict[str, str] = {}
+    for run in study.runs:
+        _check_sources(sources, run.sources, run.name)
+    families = sorted({model(run.checkpoint).family for run in study.runs})
+    bases = [
+        RateCurve("base" if len(families) == 1 else f"base, {family}", "base", _base_points(study.runs, family))
+        for family in families
+    ]
+    methods = [
+        RateCurve(name, "method", tuple(RatePoint(f"lambda {run.results[0].lmbda:g}", _refined(run)) for run in runs))
+        for name, runs in _groups(study.runs).items()
+    ]
+    return [*bases, *sorted(methods, key=lambda curve: curve.name), *classical_curves(study.path / CLASSICAL, sources)]
+
+
+def classical_curves(folder: Path, sources: dict[str, str]) -> list[RateCurve]:
+    """The curves of the classical codecs in a folder of measurements; none where there is no such folder."""
+    found: dict[str, dict[int, dict[str, Measured]]] = {}
+    for path in sorted((folder / IMAGES).glob("*.json")):
+        source, rows = read_measurements(path)
+        _check_sources(sources, {path.stem: source}, CLASSICAL)
+        for row in rows:
+            images = found.setdefault(row.codec, {}).setdefault(row.quality, {})
+            images[path.stem] = Measured(row.bpp, row.psnr_db, row.ms_ssim)
+    return [
+        RateCurve(codec, "classical", tuple(RatePoint(f"quality {quality}", images) for quality, images in points.items()))
+        for codec, points in found.items()
+    ]
+
+
+def _check_sources(known: dict[str, str], new: Mapping[str, str], where: str) -> None:
+    for image, source in new.items():
+        if source and known.setdefault(image, source) != source:
+            raise ValueError(f"{image} is not the same photograph in {where} as in the other runs of the study")
+
+
+def _base_points(runs: Iterable[Run], family: str) -> tuple[RatePoint, ...]:
+    points: dict[str, dict[str, Measured]] = {}
+    for run in runs:
+        if model(run.checkpoint).family == family:
+            measured = {r.image: Measured(r.bpp_base, r.psnr_db_base, r.ms_ssim_base) for r in run.results}
+            points[run.checkpoint] = measured | points.get(run.checkpoint, {})
+    return tuple(RatePoint(Path(checkpoint).name, images) for checkpoint, images in points.items())
+
+
+def _refined(run: Run) -> dict[str, Measured]:
+    return {r.image: Measured(r.bpp, r.psnr_db, r.ms_ssim) for r in run.results}
+
+
+def _groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs with steps by the name of the curve that they form; a run at its checkpoint's own lambda can be of two."""
+    refined = [run for run in runs if run.steps > 0]
+    own: dict[tuple[object, ...], list[Run]] = {}
+    given: dict[tuple[object, ...], list[Run]] = {}
+    for run in refined:
+        if _at_own_lmbda(run):
+            own.setdefault((model(run.checkpoint).family, *_settings(run)), []).append(run)
+        else:
+            given.setdefault((run.checkpoint, *_settings(run)), []).append(run)
+    for key, group in given.items():
+        group += [run for run in refined if _at_own_lmbda(run) and (run.checkpoint, *_settings(run)) == key]
+    named: dict[str, list[Run]] = {}
+    for key, group in own.items():
+        named[_free(_name(group), str(key[0]), named)] = group
+    for key, group in given.items():
+        named[_free(f"{_name(group)}, one model", Path(str(key[0])).name, named)] = group
+    return named
+
+
+def _settings(run: Run) -> tuple[tuple[str, str], ...]:
+    left_out = ("checkpoint", "lmbda", "distortion")
+    return (*sorted((key, value) for key, value in run.settings.items() if key not in left_out), ("distortion", run.distortion))
+
+
+def _at_own_lmbda(run: Run) -> bool:
+    given, trained = run.settings.get("lmbda"), model(run.checkpoint).lmbda
+    return given is None or (trained is not None and math.isclose(float(given), trained, rel_tol=1e-6))
+
+
+def _name(runs: Sequence[Run]) -> str:
+    """What the names of the runs share, word by word: ``ssl`` of ``ssl_lmbda0.0035`` and ``ssl_lmbda0.013``."""
+    words = [re.split(r"[_\s]+", run.name) for run in runs]
+    common = [word for word in words[0] if all(word in others for others in words)]
+    return "_".join(common) or f"{runs[0].method}, {runs[0].steps} steps"
+
+
+def _free(name: str, detail: str, taken: Mapping[str, object]) -> str:
+    """The name, with a detail or a number where another curve has it."""
+    candidates = [name, f"{name}, {detail}", *(f"{name} {number}" for number in range(2, len(taken) + 3))]
+    return next(candidate for candidate in candidates if candidate not in taken)

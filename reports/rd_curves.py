@@ -1,0 +1,174 @@
+"""Rate against quality: base, methods, classical codecs, and what others published of the architecture.
+
+Published numbers are means over the 24 Kodak images. They are drawn where the images of the study are of Kodak, and the legend says
+so where the study has fewer of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from lightning_modules.published import POINTS
+from reports.bd_rate import NAMES, bd_rate
+from reports.figures import COLUMN, line, new_figure, save, style
+from reports.points import Floats, Metric, RateCurve, in_db, model, shared, study_curves
+from reports.runs import Study
+from reports.section import Drawing, Options, Section
+
+KODAK = frozenset(f"kodim{number:02d}" for number in range(1, 25))
+LABELS: dict[Metric, str] = {"psnr_db": "PSNR / dB", "ms_ssim": "MS-SSIM / dB"}
+
+# bpp and PSNR in dB over Kodak, of the authors of bmshj2018-hyperprior (arXiv 1802.01436), trained for MSE.
+BALLE = (
+    *((0.1152, 27.106), (0.1857, 28.679), (0.3018, 30.617), (0.4690, 32.555)),
+    *((0.6864, 34.581), (0.9669, 36.720), (1.3074, 38.808), (1.7275, 40.795)),
+)
+
+PUBLISHED_MARKERS = ("x", "^", "s", "d", "v", "<")
+MUTED = ("#777777", "#999999")
+CLASSICAL_COLOURS = {"JPEG": "#E69F00", "WebP": "#56B4E9", "AVIF": "#009E73", "HEVC": "#CC79A7", "JPEG XL": "#8c564b"}
+CLASSICAL_DASHES = {"JPEG": "-", "WebP": (0, (1, 1)), "AVIF": (0, (4, 1)), "HEVC": (0, (4, 1, 1, 1)), "JPEG XL": (0, (2, 1))}
+
+
+class Line(NamedTuple):
+    """What is drawn: its name, means ``[points]`` in bpp and dB, and its look for ``Axes.plot``."""
+
+    name: str
+    bpp: Floats
+    quality_db: Floats
+    look: dict[str, Any]
+    measured: bool
+
+
+def published_lines(study: Study, images: Sequence[str], metric: Metric) -> list[Line]:
+    """CompressAI's points of the study's architectures and training, and the original authors' own; none of other images."""
+    if not set(images) <= KODAK:
+        return []
+    over = "" if set(images) == KODAK else ", 24 images"
+    families = {model(run.checkpoint).family for run in study.runs}
+    lines: list[Line] = []
+    for architecture, distortion in dict.fromkeys((point.architecture, point.distortion) for point in POINTS):
+        family = f"{architecture} for {NAMES['ms_ssim'] if distortion == 'ms_ssim' else 'MSE'}"
+        if family not in families:
+            continue
+        points = [point for point in POINTS if (point.architecture, point.distortion) == (architecture, distortion)]
+        bpp, quality = (np.array([getattr(point, name) for point in points]) for name in ("bpp", metric))
+        look = {"color": MUTED[0], "linestyle": "-", "marker": PUBLISHED_MARKERS[len(lines)], "markersize": 3}
+        lines.append(Line(f"CompressAI, {family}{over}", bpp, in_db(quality, metric), look, False))
+        if family == "bmshj2018-hyperprior for MSE" and metric == "psnr_db":
+            bpp, quality = np.array(BALLE).T
+            look = {"color": MUTED[1], "linestyle": (0, (3, 2)), "marker": "+", "markersize": 5}
+            lines.append(Line(f"Ballé et al. 2018{over}", bpp, quality, look, False))
+    return lines
+
+
+def better_variants(curves: Sequence[RateCurve], metric: Metric) -> list[RateCurve]:
+    """Of classical codecs that were measured with two chroma formats the one that needs fewer bits, by BD-rate."""
+    chosen: dict[str, RateCurve] = {}
+    for curve in curves:
+        codec = classical_codec(curve)
+        other = chosen.get(codec)
+        if other is None:
+            chosen[codec] = curve
+            continue
+        images = shared([other, curve], metric)
+        try:
+            if images and bd_rate(*other.means(images, metric), *curve.means(images, metric)) < 0:
+                chosen[codec] = curve
+        except ValueError:
+            continue
+    return list(chosen.values())
+
+
+def classical_codec(curve: RateCurve) -> str:
+    """The codec's name without the chroma format."""
+    return curve.name.split(" 4:")[0]
+
+
+def lines_of(study: Study, metric: Metric) -> tuple[list[Line], list[str], list[str]]:
+    """What a figure shows, the images that it is over, and a line for all that it leaves out.
+
+    Raises:
+        ValueError: No image has the metric at all points of all runs.
+    """
+    curves = study_curves(study)
+    own = [curve for curve in curves if curve.kind != "classical"]
+    images = shared(own, metric)
+    if not images:
+        raise ValueError(f"no image of which all runs have {NAMES[metric]}")
+    lines, left_out = [], []
+    for number, curve in enumerate(own):
+        lines.append(Line(curve.name, *curve.means(images, metric), line(number), True))
+    classical = [curve for curve in curves if curve.kind == "classical"]
+    whole = [curve for curve in classical if set(images) <= curve.images(metric)]
+    if len(whole) < len(classical):
+        names = ", ".join(curve.name for curve in classical if curve not in whole)
+        left_out.append(f"{names}: not measured on all {len(images)} images: python -m reports.classical")
+    for curve in better_variants(whole, metric):
+        codec = classical_codec(curve)
+        look = {"color": CLASSICAL_COLOURS[codec], "linestyle": CLASSICAL_DASHES[codec], "linewidth": 0.9}
+        lines.append(Line(curve.name, *curve.means(images, metric), look, True))
+    published = published_lines(study, images, metric)
+    if not published:
+        left_out.append("published points: they are of the Kodak images, and of CompressAI's architectures")
+    return [*lines, *published], images, left_out
+
+
+def draw(study: Study, metric: Metric, path: Path) -> tuple[Drawing, list[str]]:
+    """Draws bpp against a metric into ``path`` (without a suffix); returns it, and a line for all that it leaves out.
+
+    Raises:
+        ValueError: As :func:`lines_of`.
+    """
+    lines, images, left_out = lines_of(study, metric)
+    columns = 2 if max(len(drawn.name) for drawn in lines) <= 22 else 1
+    with style():
+        figure, (axes,) = new_figure(width=COLUMN, height=2.5 + 0.16 * -(-len(lines) // columns))
+        # The study's own lines are above the others.
+        for order, drawn in reversed(list(enumerate(lines))):
+            axes.plot(drawn.bpp, drawn.quality_db, label=drawn.name, zorder=3 + len(lines) - order, **drawn.look)
+        axes.set(xlabel="rate / bpp", ylabel=LABELS[metric])
+        _limit(axes, lines)
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=columns, columnspacing=1.2)
+    rows = [(drawn.name, x, y) for drawn in lines for x, y in zip(drawn.bpp, drawn.quality_db, strict=True)]
+    files = save(figure, path, ("curve", "bpp", f"{NAMES[metric]} dB"), rows)
+    count = f"{len(images)} image{'s' * (len(images) > 1)}"
+    note = " (-10 log10(1 - MS-SSIM))" if metric == "ms_ssim" else ""
+    return Drawing(f"Rate against {NAMES[metric]}{note} of files, means over {count}.", files), left_out
+
+
+def _limit(axes: Axes, lines: Sequence[Line]) -> None:
+    """Shows the range of rates of the study's own codecs; classical and published curves go on beyond it."""
+    own = [drawn for drawn in lines if "markerfacecolor" in drawn.look]
+    low, high = (pick(pick(drawn.bpp) for drawn in own) for pick in (min, max))
+    left, right = max(0.0, 0.6 * low), 1.25 * high
+    inside = [drawn.quality_db[(drawn.bpp >= left) & (drawn.bpp <= right)] for drawn in lines]
+    quality = np.concatenate(inside)
+    margin = 0.04 * float(np.ptp(quality)) + 0.1
+    axes.set(xlim=(left, right), ylim=(quality.min() - margin, quality.max() + margin))
+
+
+def section(study: Study, options: Options) -> Section:
+    """A figure for PSNR and one for MS-SSIM.
+
+    Raises:
+        ValueError: Neither can be drawn.
+    """
+    drawings, left_out = [], dict[str, None]()
+    for metric in LABELS:
+        try:
+            drawing, reasons = draw(study, metric, options.output / f"figures/rd_{metric}")
+        except ValueError as error:
+            left_out[str(error)] = None
+            continue
+        drawings.append(drawing)
+        left_out |= dict.fromkeys(reasons)
+    if not drawings:
+        raise ValueError("; ".join(left_out))
+    return Section("Rate and quality", drawings=drawings, left_out=list(left_out))

@@ -1,0 +1,233 @@
+"""Finished runs of ``refine.py`` as they lie in their folders: settings, results, curves. Nothing is computed anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from lightning_modules.results import IMAGES, ImageResult, names_with_results, read_result
+
+CONFIG = "config.yaml"
+CURVES = "tensorboard"
+
+
+class Curve(NamedTuple):
+    """Values ``[n]`` against the steps ``[n]`` at which they were measured, ascending."""
+
+    steps: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of ``refine.py``, finished or not.
+
+    Attributes:
+        name: Of its folder; the label in figures and tables.
+        path: Its folder.
+        config: ``config.yaml`` as read; an option that was left at ``None`` is not in it.
+        results: Of the images that are finished, by name; at least one.
+        sources: SHA-256 of each original's file, by image.
+        damaged: Images whose result file cannot be read, or lacks a column that today's have.
+    """
+
+    name: str
+    path: Path
+    config: Mapping[str, Any]
+    results: tuple[ImageResult, ...]
+    sources: Mapping[str, str]
+    damaged: tuple[str, ...] = ()
+
+    @cached_property
+    def by_image(self) -> Mapping[str, ImageResult]:
+        """The results by the names of their images."""
+        return {result.image: result for result in self.results}
+
+    @property
+    def steps(self) -> int:
+        """Steps of the refinement; 0 where the run holds unrefined files alone."""
+        return self.results[0].steps
+
+    @property
+    def distortion(self) -> str:
+        """``mse`` or ``ms_ssim``."""
+        return self.results[0].distortion
+
+    @property
+    def lmbda(self) -> float | None:
+        """Of all images; ``None`` where they differ."""
+        lmbdas = {result.lmbda for result in self.results}
+        return lmbdas.pop() if len(lmbdas) == 1 else None
+
+    @property
+    def method(self) -> str:
+        """The method and its own settings, to be read by people: ``sigmoid scaled logit (a 1.33)``; ``base`` without a step."""
+        if self.steps == 0:
+            return "base"
+        own = [f"{key.split('.', 1)[1]} {value}" for key, value in self.settings.items() if key.startswith("rounding.")]
+        name = self.results[0].method.replace("_", " ")
+        return f"{name} ({', '.join(own)})" if own else name
+
+    @cached_property
+    def settings(self) -> Mapping[str, str]:
+        """``model`` of the config and the seed, flat: ``rounding`` is the name of its class, ``rounding.a`` a setting of it."""
+        return flat({**self.config["model"], "seed": self.config.get("seed")})
+
+    @property
+    def checkpoint(self) -> str:
+        """Of the codec, as the run was told."""
+        return str(self.config["model"]["checkpoint"])
+
+    def mean(self, column: str, images: Sequence[str]) -> float | None:
+        """Mean of a column of ``results.csv`` over the named images; ``None`` where one of them lacks it."""
+        values = [getattr(self.by_image[image], column) for image in images]
+        return None if None in values else float(np.mean(values))
+
+
+@dataclass(frozen=True)
+class Study:
+    """Runs that are looked at together, in the order of their names.
+
+    Attributes:
+        path: Their folder; of a study of one run, the run's own.
+        runs: At least one.
+        left_out: Why a run in the folder is not among them, by its name.
+    """
+
+    path: Path
+    runs: tuple[Run, ...]
+    left_out: Mapping[str, str]
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder looks like that of a run of ``refine.py``, whatever it has finished."""
+    return (path / CONFIG).is_file() and (path / IMAGES).is_dir()
+
+
+def read_run(path: Path) -> Run:
+    """The run in a folder, with the images that it has finished so far.
+
+    Raises:
+        ValueError: The folder holds no run, or none of its images is finished.
+    """
+    try:
+        config = yaml.safe_load((path / CONFIG).read_text())
+        class_path = config["model"]["rounding"]["class_path"]
+    except (OSError, UnicodeDecodeError):
+        raise ValueError(f"{path} is no run of refine.py: it has no {CONFIG}") from None
+    except (yaml.YAMLError, KeyError, TypeError):
+        raise ValueError(f"{path / CONFIG} is not that of a run of refine.py") from None
+    found = {name: read_result(path, name) for name in sorted(names_with_results(path))}
+    whole = {name: entry for name, entry in found.items() if entry is not None}
+    damaged = tuple(name for name, entry in found.items() if entry is None)
+    if not whole:
+        detail = f"{len(damaged)} result files are damaged or of an older version" if damaged else "no image is finished yet"
+        raise ValueError(f"{path} ({class_path.rsplit('.', 1)[-1]}): {detail}")
+    results = tuple(result for result, _ in whole.values())
+    sources = {name: str(content.get("source", "")) for name, (_, content) in whole.items()}
+    return Run(path.resolve().name, path, config, results, sources, damaged)
+
+
+def read_study(path: Path) -> Study:
+    """The runs in the folders of a folder; a folder that is a run itself is a study of one. Other folders are passed over.
+
+    Raises:
+        ValueError: There is no run with a finished image.
+    """
+    if not path.is_dir():
+        raise ValueError(f"{path} is not a folder: give that of a run of refine.py, or one that holds several runs")
+    if is_run(path):
+        return Study(path, (read_run(path),), {})
+    runs, left_out = [], {}
+    for folder in sorted(path.iterdir()):
+        if not is_run(folder):
+            continue
+        try:
+            runs.append(read_run(folder))
+        except ValueError as error:
+            left_out[folder.name] = str(error)
+    if not runs:
+        reason = "; ".join(left_out.values()) or "give the folder of a run, or one that holds several"
+        raise ValueError(f"{path} holds no finished run of refine.py: {reason}")
+    return Study(path, tuple(runs), left_out)
+
+
+def refined_runs(runs: Sequence[Run]) -> list[Run]:
+    """Those with at least one step.
+
+    Raises:
+        ValueError: There is none.
+    """
+    refined = [run for run in runs if run.steps]
+    if not refined:
+        raise ValueError("no run has a step")
+    return refined
+
+
+def comparable(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs whose R-D losses compare: those of one checkpoint, lambda and distortion, by a label that says which."""
+    groups: dict[tuple[str, str, float | None], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.checkpoint, run.distortion, run.lmbda), []).append(run)
+    labels: dict[str, list[Run]] = {}
+    for (checkpoint, distortion, lmbda), group in groups.items():
+        what = "MSE" if distortion == "mse" else "MS-SSIM"
+        trade = f"{what}, {'lambda of each image' if lmbda is None else f'lambda {lmbda:g}'}"
+        short = f"{Path(checkpoint).stem if Path(checkpoint).suffix else checkpoint}, {trade}"
+        labels[short if short not in labels else f"{checkpoint}, {trade}"] = group
+    return labels
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """A nested configuration by dotted keys; a class is its name, its arguments are keys below it; without what is ``None``."""
+    found: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and "class_path" in value:
+            found[prefix + key] = str(value["class_path"]).rsplit(".", 1)[-1]
+            found |= flat(value.get("init_args") or {}, f"{prefix}{key}.")
+        elif isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            found[prefix + key] = str(value)
+    return found
+
+
+def shared_images(runs: Sequence[Run]) -> list[str]:
+    """Images that every run has finished, sorted; what is compared is compared over these alone.
+
+    Raises:
+        ValueError: An image of one name is another photograph in another run.
+    """
+    names = sorted(set.intersection(*(set(run.by_image) for run in runs)))
+    for name in names:
+        sources = {run.sources[name]: run.name for run in runs}
+        if len(sources) > 1:
+            raise ValueError(f"{name} is not the same photograph in the runs {' and '.join(sorted(sources.values())[:2])}")
+    return names
+
+
+def curves(run: Run, image: str) -> dict[str, Curve]:
+    """Curves of an image of a run by their tags: ``relaxed/loss``, ``relaxed/tau``, ``true/rd_loss``, ``true/bpp`` and others.
+
+    Empty where the run has kept none.
+    """
+    from tensorboard.backend.event_processing import event_accumulator
+
+    folder = run.path / CURVES / image
+    if not folder.is_dir():
+        return {}
+    everything = {event_accumulator.SCALARS: 0, event_accumulator.IMAGES: 1}  # 0: all of them
+    events = event_accumulator.EventAccumulator(str(folder), size_guidance=everything).Reload()
+    found = {}
+    for tag in events.Tags()[event_accumulator.SCALARS]:
+        scalars = sorted(events.Scalars(tag), key=lambda event: event.step)
+        steps = np.array([event.step for event in scalars], dtype=np.int64)
+        found[tag] = Curve(steps, np.array([event.value for event in scalars], dtype=np.float64))
+    return found

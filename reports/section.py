@@ -1,0 +1,152 @@
+"""What a report is made of: sections of text, figures and tables."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_modules.results import NOT_AVAILABLE
+from reports.figures import write_csv
+from reports.runs import Run, Study, comparable
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person may choose about a report.
+
+    Attributes:
+        output: Folder of the report.
+        reference: Run that the others are compared with; by default their own base (the encoder's latents).
+        image: That is drawn; by default one on which the runs differ most.
+        at: Left and top pixel of the crops; by default where the runs differ most.
+        size: Of the crops, in pixels.
+        originals: Folder of the photographs, where they are no longer where the runs found them.
+    """
+
+    output: Path
+    reference: str | None = None
+    image: str | None = None
+    at: tuple[int, int] | None = None
+    size: int = 160
+    originals: Path | None = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure's files (PNG, SVG, CSV) under its caption; of a ``photograph`` a page shows the PNG."""
+
+    caption: str
+    files: Sequence[Path]
+    photograph: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows to be read by people, and the numbers behind them.
+
+    Attributes:
+        title: One line.
+        columns: Names, with units.
+        rows: Cells as printed.
+        data_columns: Names of the CSV's columns.
+        data: Rows of the CSV.
+        note: Below the table.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    data_columns: Sequence[str]
+    data: Sequence[Sequence[Any]]
+    note: str = ""
+
+    def markdown(self) -> str:
+        """Title, table and note."""
+        lines = [self.columns, ["---"] + ["---:"] * (len(self.columns) - 1), *self.rows]
+        table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |" for cells in lines)
+        return f"{self.title}\n\n{table}\n" + (f"\n{self.note}\n" if self.note else "")
+
+    def html(self) -> str:
+        """The ``table`` element, with the title as its caption."""
+
+        # Numbers stand under one another at the right, words at the left.
+        words = [any(_is_word(row[i]) for row in self.rows) for i in range(len(self.columns))]
+
+        def cells(tag: str, texts: Sequence[str]) -> str:
+            found = zip(texts, words, strict=True)
+            return "<tr>" + "".join(f"<{tag}{' class=word' * word}>{html.escape(text)}</{tag}>" for text, word in found) + "</tr>"
+
+        body = "\n".join(cells("td", row) for row in self.rows)
+        note = f"\n<p>{html.escape(self.note)}</p>" if self.note else ""
+        head = f"<caption>{html.escape(self.title)}</caption>\n<thead>{cells('th', self.columns)}</thead>"
+        return f"<table>\n{head}\n<tbody>\n{body}\n</tbody>\n</table>{note}"
+
+    def save(self, path: Path) -> list[Path]:
+        """Writes Markdown, HTML and CSV beside one another (``path``: without a suffix); returns their paths."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        markdown, page, table = (path.with_name(f"{path.name}.{suffix}") for suffix in ("md", "html", "csv"))
+        markdown.write_text(self.markdown(), encoding="utf-8")
+        page.write_text(f'<!DOCTYPE html>\n<meta charset="utf-8">\n{self.html()}\n', encoding="utf-8")
+        write_csv(table, self.data_columns, self.data)
+        return [markdown, page, table]
+
+
+def _is_word(cell: str) -> bool:
+    return cell not in ("", NOT_AVAILABLE) and cell[0] not in "+-0123456789"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report.
+
+    Attributes:
+        title: Its heading.
+        text: A paragraph, or none.
+        drawings: Its figures.
+        tables: Its tables.
+        left_out: What it does not show, and why: a line each.
+    """
+
+    title: str
+    text: str = ""
+    drawings: Sequence[Drawing] = ()
+    tables: Sequence[Table] = ()
+    left_out: Sequence[str] = ()
+
+
+def section_of_groups(study: Study, title: str, draw: Callable[[str, Sequence[Run]], Drawing]) -> Section:
+    """A section with a drawing for each set of runs that compare.
+
+    Args:
+        study: Whose runs they are.
+        title: Of the section.
+        draw: Draws runs that are called by a label; raises ValueError or OSError where they do not allow it.
+
+    Raises:
+        ValueError: No runs of the study allow it.
+    """
+    drawings, reasons = [], dict[str, list[str]]()
+    for label, runs in comparable(study.runs).items():
+        try:
+            drawings.append(draw(label, runs))
+        except (ValueError, OSError) as error:
+            reasons.setdefault(str(error), []).append(label)
+    left_out = [f"{' and '.join(labels)}: {reason}" for reason, labels in reasons.items()]
+    if not drawings:
+        raise ValueError("; ".join(left_out))
+    return Section(title, drawings=drawings, left_out=left_out)
+
+
+def file_name(label: str) -> str:
+    """A label as a part of a file's name."""
+    return "_".join(re.split(r"[^\w.+-]+", label))
+
+
+def over_images(images: int, runs: int) -> str:
+    """For captions: over what means are."""
+    number = f"{images} image{'s' * (images > 1)}"
+    return f"means over {number}" if runs == 1 else f"means over the {number} that all {runs} runs have finished"

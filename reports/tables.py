@@ -1,0 +1,234 @@
+"""Tables of what finished runs reached: the final R-D loss by any setting that varies among them, with bootstrap intervals.
+
+All losses are of the files: their bytes, and the 8-bit image that they decode to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_modules.results import MEASURED, NOT_AVAILABLE
+from reports.runs import Run, Study, comparable, shared_images
+from reports.section import Options, Section, Table, file_name, over_images
+
+BASE = "base"
+LEVEL = 95
+"""Per cent of an interval."""
+
+
+class Change(NamedTuple):
+    """By how many per cent a mean loss is above (positive) or below a reference's, and its interval over images."""
+
+    percent: float
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        interval = "" if self.low is None or self.high is None else f" ({self.low:+.1f} to {self.high:+.1f})"
+        return f"{self.percent:+.1f} %{interval}"
+
+
+def change(losses: npt.ArrayLike, reference: npt.ArrayLike, samples: int = 2000, seed: int = 0) -> Change:
+    """The ratio of two mean losses less 1, in per cent, and its bootstrap interval over images (percentiles).
+
+    Images are drawn with replacement and keep both their losses, so that what all images share does not widen the interval.
+
+    Args:
+        losses: One an image, ``[n]``.
+        reference: Of the same images, ``[n]``.
+        samples: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Returns:
+        The change; without an interval where there is one image.
+    """
+    own, other = np.asarray(losses, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    percent = float(100 * (own.mean() / other.mean() - 1))
+    if len(own) < 2:
+        return Change(percent, None, None)
+    drawn = np.random.default_rng(seed).integers(len(own), size=(samples, len(own)))
+    ratios = 100 * (own[drawn].mean(1) / other[drawn].mean(1) - 1)
+    low, high = np.percentile(ratios, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
+    return Change(percent, float(low), float(high))
+
+
+class Comparison:
+    """Runs that compare, over the images that they share, against a reference.
+
+    Args:
+        runs: Of one checkpoint, lambda and distortion.
+        reference: Name of one of them; ``None``: each run's own base, the encoder's latents.
+
+    Raises:
+        ValueError: There is no such run, or the runs share no image.
+    """
+
+    def __init__(self, runs: Sequence[Run], reference: str | None = None) -> None:
+        self.runs, self.reference = runs, reference
+        self.images = shared_images(runs)
+        if not self.images:
+            raise ValueError(f"the runs {', '.join(run.name for run in runs)} share no finished image")
+        named = {run.name: run for run in runs}
+        if reference is not None and reference not in named:
+            raise ValueError(f"no run {reference} to compare with: there are {', '.join(named)}")
+        self._reference = None if reference is None else self.losses(named[reference])
+
+    def losses(self, run: Run, column: str = "rd_loss") -> list[float]:
+        """R-D loss of each shared image."""
+        return [getattr(run.by_image[image], column) for image in self.images]
+
+    def change(self, run: Run) -> Change:
+        """Of the run's mean loss against the reference's."""
+        return change(self.losses(run), self._reference or self.losses(run, "rd_loss_base"))
+
+    @property
+    def note(self) -> str:
+        """Says over what the means are, and against what."""
+        against = "the unrefined latents" if self.reference is None else f"the run {self.reference}"
+        interval = f" with a {LEVEL} % bootstrap interval over images" if len(self.images) > 1 else ""
+        means = over_images(len(self.images), len(self.runs))
+        return f"M{means[1:]}; change against {against}{interval}."
+
+
+def varied(runs: Sequence[Run]) -> list[str]:
+    """Settings in which runs differ, in the order of the configs."""
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    return [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]
+
+
+def means_table(comparison: Comparison, label: str) -> Table:
+    """A row a run, its base first: bpp, PSNR, MS-SSIM, R-D loss, and the change of the last."""
+    columns = ("run", "method", "steps", "bpp", "PSNR dB", "MS-SSIM", "R-D loss", "seconds an image", "change")
+    data_columns = (*columns[:-1], "change %", "low %", "high %")
+    base: list[Any] = [BASE, "", 0, *_means(comparison.runs[0], "_base", comparison.images), None]
+    cells, data = [[*_cells(base), ""]], [[*base, None, None, None]]
+    for run in comparison.runs:
+        if run.steps:
+            row = [run.name, run.method, run.steps, *_means(run, "", comparison.images), run.mean("seconds", comparison.images)]
+            changed = comparison.change(run)
+            cells.append([*_cells(row), str(changed)])
+            data.append([*row, *changed])
+    note = comparison.note if len(comparison.runs) > 1 else f"{comparison.note} Settings: {_same(comparison)}."
+    return Table(label, columns, cells, data_columns, data, note)
+
+
+def _means(run: Run, suffix: str, images: Sequence[str]) -> list[float | None]:
+    return [run.mean(f"{column}{suffix}", images) for column in MEASURED]
+
+
+def _cells(row: Sequence[Any]) -> list[str]:
+    forms = ("", "", "", ".4f", ".2f", ".4f", ".4f", ".1f")
+    return [NOT_AVAILABLE if value is None else format(value, form) for value, form in zip(row, forms, strict=True)]
+
+
+def settings_table(comparison: Comparison, label: str) -> Table:
+    """A row a run, a column a setting in which the runs differ."""
+    keys = varied(comparison.runs)
+    rows = [(run.name, *(run.settings.get(key, "") for key in keys)) for run in comparison.runs]
+    columns = ("run", *keys)
+    return Table(f"Settings: {label}", columns, rows, columns, rows, f"Of all these runs: {_same(comparison)}.")
+
+
+def _same(comparison: Comparison) -> str:
+    """Settings in which the runs agree."""
+    keys = varied(comparison.runs)
+    return ", ".join(f"{key} {value}" for key, value in comparison.runs[0].settings.items() if key not in keys)
+
+
+def setting_tables(comparison: Comparison, label: str) -> list[Table]:
+    """For each setting that varies, a table of the final R-D loss by it.
+
+    A column is a value, a row a set of runs that agree in all else. Where a class varies, its own arguments belong to the value.
+    """
+    tables = []
+    refined = [run for run in comparison.runs if run.steps]
+    keys = varied(refined)
+    for key in keys:
+        if _comes_with_its_class(refined, key):
+            continue
+        series: dict[tuple[str | None, ...], dict[str, Run]] = {}
+        others = [name for name in keys if name != key and not name.startswith(f"{key}.")]
+        for run in refined:
+            if key in run.settings:
+                row = series.setdefault(tuple(run.settings.get(name) for name in others), {})
+                row[_value(run, key, keys)] = run
+        rows = [row for row in series.values() if len(row) > 1]
+        if rows:
+            tables.append(_setting_table(comparison, label, key, others, rows))
+    return tables
+
+
+def _comes_with_its_class(runs: Sequence[Run], key: str) -> bool:
+    """Whether a setting is an argument that differs between classes alone, and not among the runs of one of them."""
+    parent = key.rpartition(".")[0]
+    by_class: dict[str | None, set[str]] = {}
+    for run in runs:
+        if key in run.settings:
+            by_class.setdefault(run.settings.get(parent), set()).add(run.settings[key])
+    return bool(parent) and all(len(values) == 1 for values in by_class.values())
+
+
+def _value(run: Run, key: str, names: Sequence[str]) -> str:
+    own = [
+        f"{name.removeprefix(f'{key}.')} {run.settings[name]}"
+        for name in names
+        if name.startswith(f"{key}.") and name in run.settings
+    ]
+    return ", ".join([run.settings[key], *own])
+
+
+def _setting_table(comparison: Comparison, label: str, key: str, others: Sequence[str], rows: Sequence[dict[str, Run]]) -> Table:
+    keys = varied([run for row in rows for run in row.values()])
+    values = sorted({value for row in rows for value in row}, key=_by_number)
+    distinct = [name for name in others if name in keys and name != "rounding"]
+    cells, data = [], []
+    for row in rows:
+        settings = next(iter(row.values())).settings
+        method = [] if key == "rounding" else [settings["rounding"]]
+        name = ", ".join([*method, *(f"{name} {settings[name]}" for name in distinct if name in settings)]) or "all"
+        cells.append([name, *(_loss(comparison, row.get(value)) for value in values)])
+        for value, run in row.items():
+            loss = float(np.mean(comparison.losses(run)))
+            data.append((name, value, run.name, loss, *comparison.change(run), len(comparison.images)))
+    columns = ("other settings", key, "run", "R-D loss", "change %", "low %", "high %", "images")
+    title = f"{label}: final R-D loss by {key}"
+    return Table(title, ("other settings", *values), cells, columns, data, comparison.note)
+
+
+def _loss(comparison: Comparison, run: Run | None) -> str:
+    return "" if run is None else f"{np.mean(comparison.losses(run)):.4f}, {comparison.change(run)}"
+
+
+def _by_number(value: str) -> tuple[float, str]:
+    try:
+        return float(value), value
+    except ValueError:
+        return np.inf, value
+
+
+def section(study: Study, options: Options) -> Section:
+    """Means, settings, and a table for each setting that varies, of each codec and lambda.
+
+    Raises:
+        ValueError: No runs of the study compare.
+    """
+    tables, left_out = [], []
+    for label, runs in comparable(study.runs).items():
+        inside = options.reference if options.reference in {run.name for run in runs} else None
+        try:
+            comparison = Comparison(runs, inside)
+        except ValueError as error:
+            left_out.append(f"{label}: {error}")
+            continue
+        tables.append(means_table(comparison, label))
+        if varied(runs):
+            tables += [settings_table(comparison, label), *setting_tables(comparison, label)]
+    if not tables:
+        raise ValueError("; ".join(left_out))
+    for number, table in enumerate(tables):
+        table.save(options.output / f"tables/{number:02d}_{file_name(table.title)}")
+    return Section("Results", tables=tables, left_out=left_out)

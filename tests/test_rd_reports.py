@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from compressai.utils.plot.__main__ import parse_json_file
+from torch import Tensor
+
+from data.images import write_image
+from lightning_modules.codecs.checkpoint import EMBEDDED_PATH
+from lightning_modules.published import POINTS
+from lightning_modules.results import IMAGES, ImageResult, write_result
+from reports import bd_rate, bd_tables, classical, compressai_json, rd_curves
+from reports.points import Measured, RateCurve, RatePoint, shared, study_curves
+from reports.runs import read_study
+from reports.section import Options
+
+BPP = np.array([0.2, 0.35, 0.6, 0.9, 1.3])
+PSNR = np.array([28.0, 30.1, 32.5, 34.4, 36.2])
+CHECKPOINTS = {
+    lmbda: EMBEDDED_PATH.with_name(f"scale_hyperprior_mse_lmbda{lmbda}.safetensors") for lmbda in (0.0035, 0.0067, 0.013, 0.025)
+}
+
+
+def curve(name: str, rates: dict[str, float], *, step: int = 1) -> RateCurve:
+    """The curve above, of images whose rates are scaled by the given factors."""
+    points = []
+    for bpp, psnr in list(zip(BPP, PSNR, strict=True))[::step]:
+        points.append(RatePoint(f"{psnr}", {image: Measured(factor * bpp, psnr, 0.95) for image, factor in rates.items()}))
+    return RateCurve(name, "method", tuple(points))
+
+
+def write_run(
+    study: Path, name: str, images: dict[str, tuple[float, float]], trained: float, *, steps: int, **model: object
+) -> None:
+    """A run whose base is 0.1 bpp dearer, from bpp and PSNR of each image."""
+    run = study / name
+    (run / IMAGES).mkdir(parents=True)
+    rounding = {"class_path": "lightning_modules.rounding.CosineRounding"}
+    config = {"model": {"rounding": rounding, "checkpoint": str(CHECKPOINTS[trained]), "steps": steps, **model}, "seed": 0}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    for image, (bpp, psnr_db) in images.items():
+        refined = {"bpp": bpp, "psnr_db": psnr_db, "ms_ssim": 1 - 10 ** (-psnr_db / 20), "rd_loss": 1.0}
+        base = {f"{key}_base": value for key, value in refined.items()} | {"bpp_base": bpp + 0.1}
+        result = ImageResult(
+            **{"image": image, "height": 512, "width": 768, "method": "cosine", "steps": steps, "distortion": "mse"},
+            **{"lmbda": float(str(model.get("lmbda", trained))), "bpp_estimated": bpp, "best_step": steps, "seconds": 1.0},
+            **refined,
+            **base,
+        )
+        write_result(run, result, {"source": f"sha of {image}", "fingerprint": "x"})
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    for number, lmbda in enumerate(CHECKPOINTS):
+        images = {f"kodim{i:02d}": (BPP[number] * (1 + i / 10), PSNR[number] - i / 10) for i in range(1, 25)}
+        write_run(tmp_path, f"cos_lmbda{lmbda}", images, lmbda, steps=20)
+    return tmp_path
+
+
+def test_a_rate_scaled_by_four_fifths_is_20_percent() -> None:
+    assert bd_rate.bd_rate(BPP, PSNR, 0.8 * BPP, PSNR) == pytest.approx(-20)
+    assert bd_rate.bd_quality(BPP, PSNR, BPP, PSNR + 0.5) == pytest.approx(0.5)
+    # Of other points on the same straight line of PSNR over log rate, only what both reach counts.
+    long, short = np.geomspace(0.1, 1.6, 5), np.geomspace(0.2, 1.2, 4)
+    assert bd_rate.bd_rate(long, 30 + 5 * np.log2(long), 1.1 * short, 30 + 5 * np.log2(short)) == pytest.approx(10)
+
+
+def test_the_bd_of_means_and_the_mean_of_bds() -> None:
+    # Image "a" costs 10 times as much as "b" and gets 20 % cheaper; "b" gets 50 % cheaper.
+    anchor, test = curve("anchor", {"a": 10, "b": 1}), curve("test", {"a": 8, "b": 0.5})
+    bd = bd_rate.compare(anchor, test, "psnr_db", samples=200)
+    assert bd.rate == pytest.approx(100 * (8.5 / 11 - 1)) and bd.rate_of_images == pytest.approx(-35)
+    assert bd.images == ("a", "b") and bd.images_with_rate == 2
+    assert bd.overlap_db == (28.0, 36.2) and bd.overlap == 1
+    # Samples are "a" alone, "b" alone, or both.
+    assert bd.rate_interval == pytest.approx((-50, -20))
+    assert bd_rate.compare(anchor, test, "psnr_db", samples=200) == bd
+    assert bd_rate.compare(anchor, test, "psnr_db", samples=5, seed=1).rate == bd.rate
+
+
+def test_only_images_of_both_curves_count_and_one_has_no_interval() -> None:
+    bd = bd_rate.compare(curve("anchor", {"a": 1, "b": 3}), curve("test", {"a": 0.8, "c": 3}), "psnr_db", samples=10)
+    assert bd.images == ("a",) and bd.rate == pytest.approx(-20) and bd.rate_interval is None
+
+
+@pytest.mark.parametrize(
+    ("bpp", "psnr", "reason"),
+    [
+        (BPP[:3], PSNR[:3], "4 points"),
+        (BPP, PSNR + 20, "no quality in common: 28.00 to 36.20 dB against 48.00 to 56.20 dB"),
+        (BPP, PSNR[::-1], "does not rise"),
+        (BPP, np.append(PSNR[:4], np.inf), "does not rise"),
+    ],
+)
+def test_what_has_no_bd_rate_is_refused(bpp: np.ndarray, psnr: np.ndarray, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        bd_rate.bd_rate(BPP, PSNR, bpp, psnr)
+
+
+def test_curves_without_a_bd_are_a_line_each() -> None:
+    found, left_out = bd_rate.pairs(
+        [curve("one", {"a": 1}), curve("short", {"a": 1}, step=2), curve("other", {"b": 1})], "psnr_db", 5
+    )
+    assert not found and len(left_out) == 2
+    assert left_out[0].startswith("short: a BD-rate needs 4 points, here are 3")
+    assert left_out[1] == "other against one: no image with PSNR in common"
+
+
+def test_runs_that_differ_in_checkpoint_form_a_curve(study: Path) -> None:
+    write_run(study, "cos_to_0.05", {"kodim01": (2.0, 38.0)}, 0.013, steps=20, lmbda=0.05)
+    write_run(study, "unrefined", {"kodim01": (0.6, 32.0)}, 0.013, steps=0)
+    curves = {curve.name: curve for curve in study_curves(read_study(study))}
+    assert {name: len(curve.points) for name, curve in curves.items()} == {"base": 4, "cos": 4, "cos, one model": 2}
+    assert curves["base"].kind == "base" and curves["cos"].kind == "method"
+    bpp, psnr = curves["cos"].means(["kodim01", "kodim03"], "psnr_db")
+    assert bpp == pytest.approx(1.2 * BPP[:4]) and psnr == pytest.approx(PSNR[:4] - 0.2)
+    assert curves["base"].means(["kodim01"], "psnr_db")[0] == pytest.approx(1.1 * BPP[:4] + 0.1)
+    # Another setting is another curve.
+    write_run(study, "long", {"kodim01": (0.5, 33.0)}, 0.013, steps=99)
+    assert {curve.name for curve in study_curves(read_study(study))} == {*curves, "long"}
+
+
+def test_another_photograph_of_a_name_is_refused(study: Path) -> None:
+    path = study / "cos_lmbda0.013" / IMAGES / "kodim05.json"
+    path.write_text(path.read_text().replace("sha of", "sha not of"))
+    with pytest.raises(ValueError, match="kodim05 is not the same photograph"):
+        study_curves(read_study(study))
+
+
+def test_figures_and_tables_of_a_study(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = rd_curves.section(read_study(study), Options(tmp_path / "report"))
+    assert [drawing.files[0].name for drawing in section.drawings] == ["rd_psnr_db.png", "rd_ms_ssim.png"]
+    assert all(path.stat().st_size for drawing in section.drawings for path in drawing.files)
+    with section.drawings[0].files[2].open() as file:
+        rows = list(csv.DictReader(file))
+    published = [point for point in POINTS if (point.architecture, point.distortion) == ("bmshj2018-hyperprior", "mse")]
+    drawn = [float(row["PSNR dB"]) for row in rows if row["curve"].startswith("CompressAI")]
+    assert drawn == [point.psnr_db for point in published]
+    assert {"base", "cos"} <= {row["curve"] for row in rows} and sum(row["curve"] == "cos" for row in rows) == 4
+    with section.drawings[1].files[2].open() as file:
+        quality = [float(row["MS-SSIM dB"]) for row in csv.DictReader(file) if row["curve"] == "cos"]
+    means = [1 - np.mean([10 ** (-(psnr - i / 10) / 20) for i in range(1, 25)]) for psnr in PSNR[:4]]
+    assert quality == pytest.approx([-10 * math.log10(1 - mean) for mean in means])
+    monkeypatch.setattr(bd_tables, "pairs", partial(bd_rate.pairs, samples=20))
+    (table, _) = bd_tables.section(read_study(study), Options(tmp_path / "report")).tables
+    assert table.rows[0][:2] == ("cos", "base") and table.rows[0][2].startswith("-")
+    assert (tmp_path / "report/tables/bd_psnr_db.csv").is_file()
+
+
+def test_compressai_reads_the_json_of_a_study(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compressai_json.main([str(study), "-o", str(tmp_path / "json")]) == 0
+    path = tmp_path / "json/cos.json"
+    assert str(path) in capsys.readouterr().out
+    content = json.loads(path.read_text())
+    assert set(content) == {"name", "description", "results"} and set(content["results"]) == {"bpp", "psnr-rgb", "ms-ssim-rgb"}
+    curve = next(curve for curve in study_curves(read_study(study)) if curve.name == "cos")
+    for metric, plotted in (("psnr_db", "psnr"), ("ms_ssim", "ms-ssim")):
+        bpp, quality = curve.means(shared([curve], metric), metric)  # type: ignore[arg-type]
+        read = parse_json_file(path, plotted)
+        assert read["name"] == "cos" and read["xs"] == pytest.approx(bpp) and read["ys"] == pytest.approx(quality)
+
+
+def test_no_study_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        compressai_json.main([str(tmp_path), "-o", str(tmp_path / "json")])
+    assert stop.value.code == 2 and len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("codec", classical.CODECS, ids=lambda codec: codec.name)
+def test_classical_files_decode_and_more_bytes_are_better(codec: classical.ClassicalCodec, photograph: Tensor) -> None:
+    reason = classical.missing(codec)
+    if reason is not None:
+        pytest.skip(reason)
+    image = photograph[:, 60:240, 150:330]
+    rows = [classical.measure(codec, image, quality) for quality in codec.qualities[1::4]]
+    for metric in ("bytes", "psnr_db", "ms_ssim"):
+        values = [getattr(row, metric) for row in rows]
+        assert values == sorted(values) and len(set(values)) == len(values)
+    assert rows[0].psnr_db > 20 and rows[0].bpp == 8 * rows[0].bytes / 180**2
+
+
+def test_measurements_go_on_where_they_were(photograph: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_image(photograph[:, 100:148, 200:248], tmp_path / "photos.png")
+    command = ["--root", str(tmp_path / "photos.png"), "-o", str(tmp_path / "classical"), "--codecs", "JPEG 4:2:0", "WebP"]
+    assert classical.main(command) == 0
+    table = (tmp_path / "classical/results.csv").read_text()
+    assert len(table.splitlines()) == 1 + sum(len(codec.qualities) for codec in classical.CODECS if codec.name in command)
+    calls: list[str] = []
+    monkeypatch.setattr(classical, "measure", lambda codec, image, quality: calls.append(codec.name))
+    assert classical.main(command) == 0 and not calls
+    assert (tmp_path / "classical/results.csv").read_text() == table
+    # Other settings are measured anew, and nothing else is.
+    monkeypatch.undo()
+    codec = dataclasses.replace(classical.CODECS[2], settings={"method": 0}, qualities=(10,))
+    monkeypatch.setattr(classical, "CODECS", (classical.CODECS[0], codec))
+    assert classical.main(command) == 0
+    rows = json.loads((tmp_path / "classical/results.json").read_text())
+    assert [row["quality"] for row in rows if row["settings"] == "method 0"] == [10]
+    # Another photograph of this name is refused, and what was measured stays.
+    write_image(photograph[:, 200:248, 200:248], tmp_path / "photos.png")
+    with pytest.raises(SystemExit) as stop:
+        classical.main(command)
+    assert stop.value.code == 2 and json.loads((tmp_path / "classical/results.json").read_text()) == rows
+
+
+def test_a_codec_whose_package_is_missing_is_left_out(
+    photograph: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(photograph[:, 100:120, 200:220], tmp_path / "photo.png")
+    jpeg = dataclasses.replace(classical.CODECS[0], qualities=(50,))
+    monkeypatch.setattr(classical, "CODECS", (jpeg, dataclasses.replace(jpeg, name="Absent", package="no_such_package")))
+    assert classical.main(["--root", str(tmp_path), "-o", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("Absent is left out") and "1 rows" in printed[-1]
