@@ -76,7 +76,7 @@ def draw_crops(
     square = (slice(None), slice(top, top + size), slice(left, left + size))
     rows: list[tuple[object, ...]] = []
     with style():
-        figure, panels = new_figure(1, len(decoded) + 1, PAGE, PAGE / (len(decoded) + 1) + 0.3)
+        figure, panels = new_figure(1, len(decoded) + 1, PAGE, PAGE / (len(decoded) + 1) + 0.38)
         panels[0].imshow(photograph[square].permute(1, 2, 0).numpy(), interpolation="nearest")
         panels[0].set_title("original\n")
         for axes, (name, pixels) in zip(panels[1:], decoded.items(), strict=True):

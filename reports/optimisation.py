@@ -71,19 +71,25 @@ def draw_optimisation(runs: Sequence[Run], images: Sequence[str], path: Path) ->
                 look = looks[name] | {"markevery": (number * every // len(runs), every)}
                 axes.plot(curve.steps, curve.values, label=name, **look)
             axes.set(xlabel="step", ylabel=label, xlim=(0, None))
-        _keep_in_view(panels[0], [of_run["true/rd_loss"] for of_run in means.values()])
+        _keep_in_view(panels, list(means.values()))
         panels[1].axhline(0, color="#888888", linewidth=0.6)
         legend_below(figure, panels[0], 4)
     columns = ("run", "step", "true R-D loss", "method's loss - true loss", "PSNR dB", "bpp", "images")
     return save(figure, path, columns, _rows(means, len(images)))
 
 
-def _keep_in_view(axes: Axes, losses: Sequence[Curve]) -> None:
-    """A run that goes far astray leaves the panel at the top, so that the others stay apart."""
-    start, lowest = max(curve.values[0] for curve in losses), min(curve.values.min() for curve in losses)
+def _keep_in_view(panels: Sequence[Axes], means: Sequence[dict[str, Curve]]) -> None:
+    """Runs that go far astray leave the panels, so that the others stay apart."""
+    losses = [of_run["true/rd_loss"].values for of_run in means]
+    start, lowest = max(values[0] for values in losses), min(values.min() for values in losses)
     top = start + 0.5 * (start - lowest)
-    if max(curve.values.max() for curve in losses) > top > start:
-        axes.set_ylim(lowest - 0.05 * (top - lowest), top)
+    inside = [of_run for of_run, values in zip(means, losses, strict=True) if values.max() <= top]
+    if top == start or not inside or len(inside) == len(means):
+        return
+    for axes, quantity in zip(panels, PANELS, strict=True):
+        values = np.concatenate([of_run[quantity].values for of_run in inside])
+        margin = 0.08 * float(np.ptp(values))
+        axes.set_ylim(values.min() - margin, values.max() + margin)
 
 
 def _rows(means: dict[str, dict[str, Curve]], images: int) -> list[tuple[object, ...]]:
@@ -110,7 +116,8 @@ def section(study: Study, options: Options) -> Section:
         files = draw_optimisation(refined, images, options.output / f"figures/optimisation_{file_name(label)}")
         caption = (
             f"{label}: {over_images(len(images), len(refined))}. Above: R-D loss of the latents rounded hard, and by how much "
-            "the method's own loss differs from it. Below: PSNR and bits per pixel (by the densities) of the latents rounded hard."
+            "the method's own loss differs from it. Below: PSNR and bits per pixel (by the densities) of the latents rounded hard. "
+            "A run that goes far astray leaves the panels."
         )
         return Drawing(caption, files)
 

@@ -110,7 +110,7 @@ def means_table(comparison: Comparison, label: str) -> Table:
         if run.steps:
             row = [run.name, run.method, run.steps, *_means(run, "", comparison.images), run.mean("seconds", comparison.images)]
             changed = comparison.change(run)
-            cells.append([*_cells(row), str(changed)])
+            cells.append([*_cells(row), "reference" if run.name == comparison.reference else str(changed)])
             data.append([*row, *changed])
     note = comparison.note if len(comparison.runs) > 1 else f"{comparison.note} Settings: {_same(comparison)}."
     return Table(label, columns, cells, data_columns, data, note)
