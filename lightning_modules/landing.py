@@ -18,6 +18,9 @@ from lightning_modules.rounding import hard_round
 from lightning_modules.targets import LIMIT, SLOPE, FileSize, LambdaController, Target
 from lightning_modules.temperature import Constant
 
+TRAVEL = 0.1
+"""Of a latent, in symbols."""
+
 CONTINUATION = 10
 """Steps between two files, after the refinement."""
 
@@ -75,12 +78,15 @@ class TargetedRefinement:
             bits = codec.bits(base).total
         coded = [len(encode_image(self.loaded, row(base, i), *shape)) for i, shape in enumerate(sizes)]
         controller = LambdaController(self.target, self.objective, _file_size(coded, bits, sizes))
-        settings = replace(self.settings, evaluate_every=min(self.settings.evaluate_every, max(1, self.settings.steps // 20)))
+        settings = self.settings
+        # Lambda must wait for the latents: between two evaluations they can move by TRAVEL at least.
+        every = max(settings.steps // 20, math.ceil(TRAVEL / settings.learning_rate))
+        settings = replace(settings, evaluate_every=min(settings.evaluate_every, every))
         return refine(codec, x, sizes, self.objective, settings, seeds, listener, controller)
 
     def land(self, x: Tensor, original: Tensor, approached: RefinementResult, i: int, seed: int) -> RefinementResult:
-        """Goes on with image ``i`` of a batch, with a lambda beyond the one that its error asks for, until its real file is
-        inside the tolerance; the nearest latents where it is not after :func:`extra_steps`.
+        """Goes on with image ``i`` of a batch, with a lambda ever further beyond the one that its error asks for, until its
+        real file is inside the tolerance; the nearest latents where it is not after :func:`extra_steps`.
 
         Args:
             x: The padded image, ``[1, 3, H, W]``.
@@ -100,6 +106,7 @@ class TargetedRefinement:
         first = math.log(float(self.objective.lmbda))
         result = nearest = _image(approached, i)
         lmbda, least, left = math.log(float(result.lmbda)), math.inf, extra_steps(self.settings.steps)
+        before, push, last_error = lmbda, 1.0, 0.0
         while True:
             coded = code_image(self.loaded, result.refined, original, self.objective)
             error = self.target.error_of_file(coded.bpp, coded.psnr_db)
@@ -107,7 +114,12 @@ class TargetedRefinement:
                 nearest, least = result, abs(error)
             if least <= self.target.tolerance or left == 0:
                 break
-            lmbda = min(first + LIMIT, max(first - LIMIT, lmbda + 2 * max(-LIMIT, min(LIMIT, error)) / SLOPE))
+            if error * last_error < 0:  # it went too far
+                push, lmbda = 1.0, (lmbda + before) / 2
+            else:
+                push, before = 2 * push, lmbda
+                lmbda = min(first + LIMIT, max(first - LIMIT, lmbda + push * max(-LIMIT, min(LIMIT, error)) / SLOPE))
+            last_error = error
             size = _file_size([len(coded.file)], _estimated_bpp(result) * (shape[0] * shape[1]), [shape])
             controller = LambdaController(self.target, replace(self.objective, lmbda=math.exp(lmbda)), size, moving=0)
             settings = replace(settings, steps=min(settings.steps, left))
