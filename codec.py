@@ -12,19 +12,25 @@ from PIL import Image
 import lightning_modules.startup  # noqa: F401  (before the project's other modules)
 from data.images import pad, read_image, to_float, write_image
 from lightning_modules.bitstream import Bitstream, BitstreamError, check_size, decode_image
-from lightning_modules.cli import errors_in_one_line
+from lightning_modules.cli import errors_in_one_line, fail
 from lightning_modules.codecs.checkpoint import EMBEDDED, load_codec
 from lightning_modules.codecs.export import export_compressai, export_safetensors
-from lightning_modules.coding import code_result
+from lightning_modules.coding import code_image, code_result
+from lightning_modules.landing import TargetedRefinement
 from lightning_modules.presets import default_settings
 from lightning_modules.rate_distortion import Objective
 from lightning_modules.refiner import refine
 from lightning_modules.results import format_psnr, write_atomically
+from lightning_modules.targets import Target
 
 
 def encode(args: argparse.Namespace) -> None:
-    """A photograph to a file, its latents refined for ``--steps`` steps (0: not refined)."""
+    """A photograph to a file, its latents refined for ``--steps`` steps (0: not refined).
+
+    Where a target is not reached, the nearest file is written and the exit code is 1.
+    """
     check_output(args)
+    target = Target.of(args.target_bpp, args.target_psnr)
     image = read_image(args.input)
     height, width = image.shape[-2:]
     check_size(height, width)
@@ -35,11 +41,17 @@ def encode(args: argparse.Namespace) -> None:
     x = pad(to_float(image), loaded.codec.stride)[None]
     objective = Objective(lmbda, loaded.distortion)
     settings = default_settings(args.steps)
-    result = refine(loaded.codec, x, [(height, width)], objective, settings, [args.seed])
-    _, coded, _ = code_result(loaded, result, 0, image, objective, settings.select)
+    if target is None:
+        result = refine(loaded.codec, x, [(height, width)], objective, settings, [args.seed])
+        _, coded, _ = code_result(loaded, result, 0, image, objective, settings.select)
+    else:
+        result = TargetedRefinement(loaded, objective, settings, target).of_one(x, image, args.seed)
+        coded = code_image(loaded, result.refined, image, objective)
     write_atomically(args.output, coded.file)
     psnr = format_psnr(coded.psnr_db)
     print(f"{args.output}: {len(coded.file)} bytes, {coded.bpp:.4f} bpp, {psnr}, {result.seconds:.1f} s")
+    if target is not None and not target.reached(coded.bpp, coded.psnr_db):
+        fail(target.missed(coded.bpp, coded.psnr_db), 1)
 
 
 def decode(args: argparse.Namespace) -> None:
@@ -112,6 +124,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     encoder.add_argument("--steps", type=_steps, default=300, help="of refinement (default: 300; 0: none)")
     encoder.add_argument("--seed", type=int, default=0, help="of the refinement's noise")
     encoder.add_argument("--lmbda", type=_lmbda, help="weight of the distortion (default: the checkpoint's)")
+    encoder.add_argument("--target-bpp", type=float, help="bits a pixel of the file, reached within 1 %% by moving lambda")
+    encoder.add_argument("--target-psnr", type=float, help="dB, reached within 0.05 dB by moving lambda")
     command(decode, "file")
     command(info, "file")
     command(export, "checkpoint").add_argument("--lmbda", type=_lmbda, help="where the checkpoint does not say it")

@@ -86,7 +86,7 @@ class RefinementCLI(LightningCLI):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the command (``args``: of it, by default the process's); 0, or 1 where an image failed."""
+    """Runs the command (``args``: of it, by default the process's); 0, or 1 where an image failed or missed its target."""
     torch.backends.cudnn.allow_tf32 = False  # "fp32" below means it
     with errors_in_one_line():
         cli = RefinementCLI(
@@ -167,7 +167,8 @@ def fingerprint(cli: RefinementCLI) -> str:
 def report(cli: RefinementCLI, names: list[str], mark: str, interrupted: int | None) -> int:
     """Prints what became of this process's share, and of the whole job where no other process is at work on it.
 
-    Returns 0; ends the program with 1 where an image of the share is not finished, with ``interrupted`` after a signal.
+    Returns 0; ends the program with 1 where an image of the share is not finished or missed its target, with ``interrupted``
+    after a signal.
     """
     output: Path = cli.config.output
     share = [file.name for file in cli.datamodule.share]
@@ -184,12 +185,28 @@ def report(cli: RefinementCLI, names: list[str], mark: str, interrupted: int | N
         print(f"failed: {name}: {message}", file=sys.stderr)
     if len(failures) > PRINTED:
         print(f"and {len(failures) - PRINTED} more: {output / FAILURES}", file=sys.stderr)
+    missed = targets_missed(cli)
+    for name, message in list(missed.items())[:PRINTED]:
+        print(f"target missed: {name}: {message}", file=sys.stderr)
     unfinished = f"{len(left)} of {len(share)} images{of_shard(cli)} are not finished"
     if interrupted:
         fail(f"interrupted; finished work is kept, {unfinished}", interrupted)
     if left:
         fail(unfinished, 1)
+    if missed:
+        fail(f"{len(missed)} of {len(share)} images{of_shard(cli)} missed the target; their nearest files are written", 1)
     return 0
+
+
+def targets_missed(cli: RefinementCLI) -> dict[str, str]:
+    """The finished images of the share whose files are not what was asked for, each with a line."""
+    target = cli.model.target
+    found = (read_result(cli.config.output, file.name) for file in cli.datamodule.share) if target is not None else ()
+    return {
+        result.image: target.missed(result.bpp, result.psnr_db)
+        for result, _ in filter(None, found)
+        if not target.reached(result.bpp, result.psnr_db)
+    }
 
 
 def report_job(cli: RefinementCLI, names: list[str], mark: str) -> dict[str, str]:

@@ -98,13 +98,13 @@ def code_result(
     With ``select`` ``best``, the refined file is the base's where that is better after all: coded bits differ a little from
     estimated ones.
     """
-    base, refined = (code_image(loaded, _row(latents, i), original, objective) for latents in (result.base, result.refined))
+    base, refined = (code_image(loaded, row(latents, i), original, objective) for latents in (result.base, result.refined))
     if select == "best" and refined.rd_loss > base.rd_loss:
         return base, base, 0
     return base, refined, int(result.best_step[i])
 
 
-def _row(quantised: Quantised, i: int) -> Quantised:
-    """One image of a batch."""
+def row(quantised: Quantised, i: int) -> Quantised:
+    """One image of a batch, to code: ``[1, ...]``, without its prior."""
     z_hat = None if quantised.z_hat is None else quantised.z_hat[i : i + 1]
     return Quantised(quantised.y_hat[i : i + 1], z_hat, None)

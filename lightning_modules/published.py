@@ -188,6 +188,6 @@ def published_point(codec: Codec, objective: Objective) -> PublishedPoint | None
     architecture = ARCHITECTURES.get(type(codec.net).__name__)
     for point in POINTS:
         same = (point.architecture, point.distortion) == (architecture, objective.distortion)
-        if same and math.isclose(point.lmbda, objective.lmbda, rel_tol=1e-6):
+        if same and math.isclose(point.lmbda, float(objective.lmbda), rel_tol=1e-6):
             return point
     return None

@@ -20,12 +20,12 @@ class Objective:
     """The Lagrangian that is minimised, in CompressAI's convention.
 
     Attributes:
-        lmbda: Weight of the distortion, above 0.
+        lmbda: Weight of the distortion, above 0; a number, or one an image, ``[B]``.
         distortion: ``mse``: the loss is ``lmbda * 255^2 * MSE + bpp`` (Balle et al. 2018); ``ms_ssim``: it is
             ``lmbda * (1 - MS-SSIM) + bpp``, with lambdas some thousand times larger.
     """
 
-    lmbda: float
+    lmbda: float | Tensor
     distortion: Distortion = "mse"
 
     def loss(self, bpp: Tensor, mse: Tensor, ms_ssim: Tensor | None) -> Tensor:

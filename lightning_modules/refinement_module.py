@@ -17,9 +17,11 @@ from lightning_modules.bitstream import check_size
 from lightning_modules.codecs import Distortion
 from lightning_modules.codecs.checkpoint import EMBEDDED, load_codec
 from lightning_modules.coding import CodedImage, code_result
+from lightning_modules.landing import TargetedRefinement
 from lightning_modules.rate_distortion import Objective
 from lightning_modules.refiner import Listener, RefinementResult, RefinerSettings, Select, refine
 from lightning_modules.rounding import Rounding
+from lightning_modules.targets import Target
 from lightning_modules.temperature import Constant, Schedule
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -35,6 +37,7 @@ class RefinedImage:
         original: uint8 ``[3, H, W]``.
         base: The unrefined latents' file.
         refined: The refined latents' file; the base's where that is better after all, unless ``select`` is ``last``.
+        lmbda: Of the R-D loss of both.
         bpp_estimated: Bits a pixel by the densities.
         best_step: Steps after which the written latents were reached.
         curves: ``[steps, len(CURVES)]``; see :data:`lightning_modules.refiner.CURVES`.
@@ -48,6 +51,7 @@ class RefinedImage:
     original: Tensor
     base: CodedImage
     refined: CodedImage
+    lmbda: float
     bpp_estimated: float
     best_step: int
     curves: Tensor
@@ -63,7 +67,9 @@ class RefinementModule(pl.LightningModule):
         rounding: The relaxation of rounding: the method.
         temperature: tau at each step.
         checkpoint: Of the codec: a file or ``zoo:ARCHITECTURE/METRIC/QUALITY``.
-        lmbda: Weight of the distortion; by default the one of the checkpoint's training.
+        lmbda: Weight of the distortion; by default the one of the checkpoint's training. With a target, where its search starts.
+        target_bpp: Bits a pixel that every file is to have, within 1 %, header included: lambda moves until it has.
+        target_psnr: PSNR in dB that every file is to decode to, within 0.05 dB, in the same way.
         distortion: ``mse`` or ``ms_ssim``; by default the one of the checkpoint's training.
         steps: Adam steps; 0 writes the encoder's latents.
         learning_rate: Of y.
@@ -86,6 +92,8 @@ class RefinementModule(pl.LightningModule):
         temperature: Schedule,
         checkpoint: str = EMBEDDED,
         lmbda: float | None = None,
+        target_bpp: float | None = None,
+        target_psnr: float | None = None,
         distortion: Distortion | None = None,
         steps: int = 500,
         learning_rate: float = 5e-3,
@@ -121,6 +129,8 @@ class RefinementModule(pl.LightningModule):
             evaluate_every=evaluate_every,
             select=select,
         )
+        self.target = Target.of(target_bpp, target_psnr)
+        self._targeted(self.settings)
         self.failures: dict[str, str] = {}
         self.listener: Listener | None = None
 
@@ -144,24 +154,36 @@ class RefinementModule(pl.LightningModule):
             check_size(height, width)
         seeds = [zlib.crc32(f"{self.seed}/{file.name}".encode()) for file in batch.files]
         settings = replace(self.settings, dtype=step_dtype(self.precision, self.device))
-        result = refine(self.codec, batch.x.to(self.device), batch.sizes, self.objective, settings, seeds, self.listener)
+        targeted, x = self._targeted(settings), batch.x.to(self.device)
+        if targeted is None:
+            result = refine(self.codec, x, batch.sizes, self.objective, settings, seeds, self.listener)
+        else:
+            result = targeted.approach(x, batch.originals, seeds, self.listener)
         images = []
         for i, file in enumerate(batch.files):
+            original = batch.originals[i]
             try:
-                images.append(self._code(file, batch.originals[i], result, i))
+                if targeted is None:
+                    images.append(self._code(file, original, result, i))
+                else:
+                    images.append(self._code(file, original, targeted.land(x[i : i + 1], original, result, i, seeds[i]), 0))
             except (ValueError, RuntimeError) as error:
                 self.failures[file.name] = str(error)
         return images
 
     def _code(self, file: ImageFile, original: Tensor, result: RefinementResult, i: int) -> RefinedImage:
         """Files of image ``i`` of a batch."""
-        base, refined, best_step = code_result(self.loaded, result, i, original, self.objective, self.settings.select)
+        objective, select = self.objective, self.settings.select
+        if self.target is not None:
+            objective, select = replace(objective, lmbda=float(result.lmbda[i])), "last"  # a better loss is no nearer file
+        base, refined, best_step = code_result(self.loaded, result, i, original, objective, select)
         return RefinedImage(
             name=file.name,
             source=file.sha256(),
             original=original,
             base=base,
             refined=refined,
+            lmbda=float(objective.lmbda),
             bpp_estimated=float(result.evaluations[result.evaluated_steps.index(best_step), 1, i]),
             best_step=best_step,
             curves=result.curves[:, :, i],
@@ -169,6 +191,9 @@ class RefinementModule(pl.LightningModule):
             evaluated_steps=result.evaluated_steps,
             seconds=result.seconds / len(result.base_loss),
         )
+
+    def _targeted(self, settings: RefinerSettings) -> TargetedRefinement | None:
+        return None if self.target is None else TargetedRefinement(self.loaded, self.objective, settings, self.target)
 
 
 def method_name(rounding: Rounding) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 from lightning_modules.codecs.base import Codec, Latents, Quantised
 from lightning_modules.rate_distortion import Objective, RateDistortion, TruePixels, rate_distortion
 from lightning_modules.rounding import Noise, Rounding, hard_round
+from lightning_modules.targets import LambdaController
 from lightning_modules.temperature import Constant, Schedule
 
 CURVES = ("loss", "bpp_y", "bpp_z", "psnr_db", "tau")
@@ -64,6 +65,8 @@ class RefinementResult:
     Attributes:
         base: The unrefined latents, hard-rounded.
         refined: The selected latents, hard-rounded.
+        latents: The same before rounding.
+        lmbda: Of the loss when they were evaluated, ``[B]``.
         base_loss: True R-D loss of ``base``, estimated bits, 8-bit pixels: ``[B]``.
         refined_loss: The same of ``refined``.
         best_step: Steps after which the selected latents were reached, ``[B]``.
@@ -75,6 +78,8 @@ class RefinementResult:
 
     base: Quantised
     refined: Quantised
+    latents: Latents
+    lmbda: Tensor
     base_loss: Tensor
     refined_loss: Tensor
     best_step: Tensor
@@ -89,14 +94,18 @@ class _Best:
     """The best latents so far, image by image, kept on the device without a synchronisation."""
 
     latents: Latents
+    score: Tensor  # [B], the least is the best
     loss: Tensor  # [B]
+    lmbda: Tensor  # [B]
     step: Tensor  # [B]
 
-    def offer(self, latents: Latents, loss: Tensor, step: int, always: bool) -> None:
-        better = torch.ones_like(loss, dtype=torch.bool) if always else loss < self.loss
+    def offer(self, latents: Latents, score: Tensor, loss: Tensor, lmbda: float | Tensor, step: int, always: bool) -> None:
+        better = torch.ones_like(loss, dtype=torch.bool) if always else score < self.score
         for kept, new in zip(self.latents.tensors(), latents.tensors(), strict=True):
             kept.copy_(torch.where(better.view(-1, 1, 1, 1), new.detach(), kept))
+        self.score = torch.where(better, score, self.score)
         self.loss = torch.where(better, loss, self.loss)
+        self.lmbda = torch.where(better, lmbda, self.lmbda)
         self.step = torch.where(better, step, self.step)
 
 
@@ -108,6 +117,8 @@ def refine(
     settings: RefinerSettings,
     seeds: Sequence[int],
     listener: Listener | None = None,
+    controller: LambdaController | None = None,
+    start: Latents | None = None,
 ) -> RefinementResult:
     """Optimises the latents of images under relaxed rounding and rounds them hard.
 
@@ -119,6 +130,8 @@ def refine(
         settings: See :class:`RefinerSettings`.
         seeds: One an image, of its noise.
         listener: See :data:`Listener`.
+        controller: Moves lambda, from that of its own objective on, and says which latents are the best.
+        start: Real-valued latents to go on from; by default the encoder's.
 
     Raises:
         ValueError: The objective is MS-SSIM and an image is too small for it.
@@ -137,12 +150,18 @@ def refine(
             return rate_distortion(x, x_hat, exact.bits(quantised), objective, true)
 
     with torch.no_grad():
-        start = codec.analyse(x)
+        start = codec.analyse(x) if start is None else start
         base = codec.quantise(start, hard_round)
     latents = start.map(lambda value: value.detach().clone(memory_format=torch.channels_last).requires_grad_())
     optimizer = _optimizer(latents, settings)
+    if controller is not None:
+        objective = controller.objective
     first = evaluate(latents)
-    best = _Best(start.map(torch.clone), first.loss, torch.zeros(len(x), dtype=torch.long, device=x.device))
+    score = first.loss if controller is None else controller.score(first, 0.0)
+    lmbda = torch.as_tensor(objective.lmbda, dtype=first.loss.dtype, device=x.device).expand(len(x))
+    best = _Best(start.map(torch.clone), score, first.loss, lmbda, torch.zeros(len(x), dtype=torch.long, device=x.device))
+    if controller is not None:
+        objective = controller.observe(first, 0.0)
     evaluations, evaluated_steps = [_table(first)], [0]
     curves = torch.zeros(settings.steps, len(CURVES), len(x), device=x.device)
 
@@ -164,7 +183,10 @@ def refine(
         done = step + 1
         if done % settings.evaluate_every == 0 or done == settings.steps:
             hard = evaluate(latents)
-            best.offer(latents, hard.loss, done, always=settings.select == "last")
+            score = hard.loss if controller is None else controller.score(hard, done / settings.steps)
+            best.offer(latents, score, hard.loss, objective.lmbda, done, always=settings.select == "last")
+            if controller is not None:
+                objective = controller.observe(hard, done / settings.steps)
             evaluations.append(_table(hard))
             evaluated_steps.append(done)
             if listener is not None:
@@ -175,6 +197,8 @@ def refine(
     return RefinementResult(
         base=base,
         refined=refined,
+        latents=best.latents,
+        lmbda=best.lmbda,
         base_loss=first.loss,
         refined_loss=best.loss,
         best_step=best.step,

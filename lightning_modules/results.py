@@ -24,7 +24,8 @@ NOT_AVAILABLE = "n/a"
 @dataclass(frozen=True)
 class ImageResult:
     """A row of ``results.csv``; the measured columns are of files. ``bpp_estimated`` is by the densities, ``seconds`` the
-    refinement's wall time, ``best_step`` the steps after which the written latents were reached."""
+    refinement's wall time, ``best_step`` the steps after which the written latents were reached,
+    ``lmbda`` the image's own."""
 
     image: str
     height: int

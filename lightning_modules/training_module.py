@@ -154,7 +154,7 @@ class TrainingModule(pl.LightningModule):
 
     def on_test_start(self) -> None:
         """Prepares a copy of the codec for coding."""
-        self.coder = coding_copy(self.codec, self.objective.lmbda, self.objective.distortion)
+        self.coder = coding_copy(self.codec, float(self.objective.lmbda), self.objective.distortion)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Evaluation | None:
         """Codes a whole image into a file and decodes it, in fp32; ``None`` for the empty batch of a rank without an image."""

@@ -13,6 +13,7 @@ from data.images import write_image
 from lightning_modules.codecs import ScaleHyperpriorCodec
 from lightning_modules.codecs.checkpoint import LoadedCodec
 from lightning_modules.codecs.export import export_safetensors
+from lightning_modules.targets import Target
 from reports import checkpoints, distortions
 
 ROOT = Path(__file__).parents[1]
@@ -49,9 +50,9 @@ def test_a_folder_without_a_run_is_one_line(
 
 def test_lambda_moves_until_a_file_has_the_size(embedded: LoadedCodec, photograph: Tensor) -> None:
     image = photograph[:, 100:228, 200:328]
-    size = len(distortions.refined(embedded, image, 0.013, steps=10).file)
-    smaller = distortions.refined_to_size(embedded, image, round(0.93 * size), steps=10)
-    assert len(smaller.file) == pytest.approx(0.93 * size, rel=0.02)
+    bpp = distortions.refined(embedded, image, steps=10).bpp
+    smaller = distortions.refined(embedded, image, steps=10, target=Target("bpp", 0.93 * bpp))
+    assert 8 * len(smaller.file) / 128**2 == pytest.approx(0.93 * bpp, rel=0.01)
 
 
 def test_pictures_of_two_models_at_equal_rates(photograph: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,7 @@ def image_result(image: RefinedImage, module: RefinementModule) -> ImageResult:
         width=image.original.shape[-1],
         method=module.method,
         steps=module.settings.steps,
-        lmbda=module.objective.lmbda,
+        lmbda=image.lmbda,
         distortion=module.objective.distortion,
         bpp_base=base.bpp,
         psnr_db_base=base.psnr_db,

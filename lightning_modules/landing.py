@@ -1,0 +1,188 @@
+"""Refinement to a target: one refinement in which lambda moves, then short ones until the real file is inside the tolerance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lightning_modules.bitstream import MAX_OVERHEAD_BYTES, encode_image
+from lightning_modules.codecs.checkpoint import LoadedCodec
+from lightning_modules.coding import code_image, row
+from lightning_modules.rate_distortion import Objective
+from lightning_modules.refiner import Listener, RefinementResult, RefinerSettings, refine
+from lightning_modules.rounding import hard_round
+from lightning_modules.targets import LIMIT, SLOPE, FileSize, LambdaController, Target
+from lightning_modules.temperature import Constant
+
+TRAVEL = 0.1
+"""Of a latent, in symbols."""
+
+CONTINUATION = 10
+"""Steps between two files, after the refinement."""
+
+
+def extra_steps(steps: int) -> int:
+    """The most steps that an image may take after its refinement of ``steps``."""
+    return max(50, steps // 2)
+
+
+@dataclass(frozen=True)
+class TargetedRefinement:
+    """Refinement so that files are what is asked for: :meth:`approach` a batch, then :meth:`land` each of its images.
+
+    Attributes:
+        loaded: The codec, with its tables.
+        objective: The loss; its lambda is the first.
+        settings: Of the refinement, of at least one step.
+        target: What is asked for.
+
+    Raises:
+        ValueError: There are no steps, or the last latents are asked for.
+    """
+
+    loaded: LoadedCodec
+    objective: Objective
+    settings: RefinerSettings
+    target: Target
+
+    def __post_init__(self) -> None:
+        if self.settings.steps < 1 or self.settings.select != "best":
+            raise ValueError("a target needs at least one step of refinement, and select: best")
+
+    def of_one(self, x: Tensor, original: Tensor, seed: int) -> RefinementResult:
+        """Both for a batch of 1."""
+        return self.land(x, original, self.approach(x, [original], [seed]), 0, seed)
+
+    def approach(
+        self, x: Tensor, originals: Sequence[Tensor], seeds: Sequence[int], listener: Listener | None = None
+    ) -> RefinementResult:
+        """Refines images while the lambda of each moves to where it belongs.
+
+        Args:
+            x: Padded images ``[B, 3, H, W]`` in [0, 1], fp32, on the codec's device.
+            originals: The images before padding, uint8 ``[3, h, w]``.
+            seeds: One an image, of its noise.
+            listener: See :data:`lightning_modules.refiner.Listener`.
+
+        Raises:
+            ValueError: As :func:`lightning_modules.refiner.refine`.
+        """
+        sizes = [(image.shape[-2], image.shape[-1]) for image in originals]
+        codec = self.loaded.codec
+        with torch.no_grad():
+            base = codec.quantise(codec.analyse(x), hard_round)
+            bits = codec.bits(base).total
+        coded = [len(encode_image(self.loaded, row(base, i), *shape)) for i, shape in enumerate(sizes)]
+        controller = LambdaController(self.target, self.objective, _file_size(coded, bits, sizes))
+        settings = self.settings
+        # Lambda must wait for the latents: between two evaluations they can move by TRAVEL at least.
+        every = max(settings.steps // 20, math.ceil(TRAVEL / settings.learning_rate))
+        settings = replace(settings, evaluate_every=min(settings.evaluate_every, every))
+        return refine(codec, x, sizes, self.objective, settings, seeds, listener, controller)
+
+    def land(self, x: Tensor, original: Tensor, approached: RefinementResult, i: int, seed: int) -> RefinementResult:
+        """Goes on with image ``i`` of a batch, with a lambda ever further beyond the one that its error asks for, until its
+        real file is inside the tolerance; the nearest latents where it is not after :func:`extra_steps`.
+
+        Args:
+            x: The padded image, ``[1, 3, H, W]``.
+            original: Before padding, uint8 ``[3, h, w]``.
+            approached: What :meth:`approach` returned.
+            i: Which image of the batch it is.
+            seed: Of the image's noise.
+
+        Returns:
+            A batch of 1, with the curves of all that was tried.
+
+        Raises:
+            BitstreamError, ValueError: As :func:`lightning_modules.coding.code_image`.
+        """
+        shape = (original.shape[-2], original.shape[-1])
+        settings = self._continuation()
+        first = math.log(float(self.objective.lmbda))
+        result = nearest = _image(approached, i)
+        lmbda, least, left = math.log(float(result.lmbda)), math.inf, extra_steps(self.settings.steps)
+        before, push, last_error = lmbda, 1.0, 0.0
+        while True:
+            coded = code_image(self.loaded, result.refined, original, self.objective)
+            error = self.target.error_of_file(coded.bpp, coded.psnr_db)
+            if abs(error) < least:
+                nearest, least = result, abs(error)
+            if least <= self.target.tolerance or left == 0:
+                break
+            if error * last_error < 0:  # it went too far
+                push, lmbda = 1.0, (lmbda + before) / 2
+            else:
+                push, before = 2 * push, lmbda
+                lmbda = min(first + LIMIT, max(first - LIMIT, lmbda + push * max(-LIMIT, min(LIMIT, error)) / SLOPE))
+            last_error = error
+            size = _file_size([len(coded.file)], _estimated_bpp(result) * (shape[0] * shape[1]), [shape])
+            controller = LambdaController(self.target, replace(self.objective, lmbda=math.exp(lmbda)), size, moving=0)
+            settings = replace(settings, steps=min(settings.steps, left))
+            left -= settings.steps
+            seeds = [seed + 1 + left]
+            more = refine(
+                self.loaded.codec, x, [shape], self.objective, settings, seeds, controller=controller, start=result.latents
+            )
+            result = _joined(result, more)
+        kept = {name: getattr(nearest, name) for name in ("refined", "latents", "refined_loss", "best_step", "lmbda")}
+        return replace(result, **kept)
+
+    def _continuation(self) -> RefinerSettings:
+        """As the refinement ended, but for a learning rate that still moves the latents."""
+        settings, steps = self.settings, self.settings.steps
+        return replace(
+            settings,
+            steps=CONTINUATION,
+            temperature=Constant(settings.temperature(steps - 1, steps)),
+            learning_rate_factor=Constant(settings.learning_rate_factor(3 * steps // 4, steps)),
+            evaluate_every=2,
+        )
+
+
+def _file_size(files: Sequence[int], bits: Tensor, sizes: Sequence[tuple[int, int]]) -> FileSize:
+    """From the bytes of files and the bits that the densities estimate of them, ``[B]``."""
+    header = 8 * MAX_OVERHEAD_BYTES
+    coded = torch.tensor(files, dtype=torch.float32, device=bits.device) * 8 - header
+    pixels = torch.tensor([height * width for height, width in sizes], dtype=torch.float32, device=bits.device)
+    return FileSize(ratio=coded.clamp(min=1) / bits.clamp(min=1), overhead_bpp=header / pixels)
+
+
+def _estimated_bpp(result: RefinementResult) -> Tensor:
+    """Of the selected latents of ONE image: ``[1]``."""
+    return result.evaluations[result.evaluated_steps.index(int(result.best_step)), 1].to(result.lmbda.device)
+
+
+def _image(result: RefinementResult, i: int) -> RefinementResult:
+    """One image of a batch, as a batch of 1."""
+    one = slice(i, i + 1)
+    return replace(
+        result,
+        base=row(result.base, i),
+        refined=row(result.refined, i),
+        latents=result.latents.map(lambda value: value[one]),
+        **{name: getattr(result, name)[one] for name in ("base_loss", "refined_loss", "best_step", "lmbda")},
+        curves=result.curves[..., one],
+        evaluations=result.evaluations[..., one],
+        seconds=result.seconds / len(result.lmbda),
+    )
+
+
+def _joined(before: RefinementResult, after: RefinementResult) -> RefinementResult:
+    """A refinement of ONE image and another that went on from its selected latents."""
+    done = len(before.curves)
+    moved = int(after.best_step) > 0
+    return replace(
+        after,
+        base=before.base,
+        base_loss=before.base_loss,
+        best_step=done + after.best_step if moved else before.best_step,
+        curves=torch.cat([before.curves, after.curves]),
+        evaluations=torch.cat([before.evaluations, after.evaluations[1:]]),
+        evaluated_steps=before.evaluated_steps + [done + step for step in after.evaluated_steps[1:]],
+        seconds=before.seconds + after.seconds,
+    )
