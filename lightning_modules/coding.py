@@ -107,4 +107,4 @@ def code_result(
 def row(quantised: Quantised, i: int) -> Quantised:
     """One image of a batch, to code: ``[1, ...]``, without its prior."""
     z_hat = None if quantised.z_hat is None else quantised.z_hat[i : i + 1]
-    return Quantised(quantised.y_hat[i : i + 1], z_hat, None)
+    return Quantised(quantised.y_hat[i : i + 1], z_hat, None, quantised.adaptations[i : i + 1])

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from pytorch_msssim import ms_ssim as _ms_ssim
 from torch import Tensor
 
 from lightning_modules.codecs.base import Bits, Distortion
+from lightning_modules.rounding import Noise
 
 MS_SSIM_MIN_SIDE = 161
 """MS-SSIM halves the image four times under an 11 x 11 window: it is not defined where a side is shorter."""
@@ -28,12 +30,17 @@ class Objective:
     lmbda: float | Tensor
     distortion: Distortion = "mse"
 
+    @property
+    def weight(self) -> float | Tensor:
+        """What a distortion, of pixel values in [0, 1], is multiplied by."""
+        return self.lmbda * 255**2 if self.distortion == "mse" else self.lmbda
+
     def loss(self, bpp: Tensor, mse: Tensor, ms_ssim: Tensor | None) -> Tensor:
         """The Lagrangian of a rate and of the distortion it counts, of pixel values in [0, 1]."""
         if self.distortion == "mse":
-            return self.lmbda * 255**2 * mse + bpp
+            return self.weight * mse + bpp
         assert ms_ssim is not None
-        return self.lmbda * (1 - ms_ssim) + bpp
+        return self.weight * (1 - ms_ssim) + bpp
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,9 @@ class RateDistortion:
         return -10 * torch.log10(self.mse)
 
 
-def rate_distortion(x: Tensor, x_hat: Tensor, bits: Bits, objective: Objective, true: TruePixels) -> RateDistortion:
+def rate_distortion(
+    x: Tensor, x_hat: Tensor, bits: Bits, objective: Objective, true: TruePixels, excess: Tensor | None = None
+) -> RateDistortion:
     """Rate and distortion of a batch.
 
     Args:
@@ -100,6 +109,7 @@ def rate_distortion(x: Tensor, x_hat: Tensor, bits: Bits, objective: Objective, 
         bits: Bits of each image.
         objective: What is minimised.
         true: The pixels that count.
+        excess: Distortion that the loss has beyond that of ``x_hat``, ``[B]``.
 
     Raises:
         ValueError: The objective is MS-SSIM and an image is too small for it.
@@ -107,7 +117,35 @@ def rate_distortion(x: Tensor, x_hat: Tensor, bits: Bits, objective: Objective, 
     bpp_y, bpp_z = bits.y / true.count, bits.z / true.count
     mse = mean_squared_error(x, x_hat, true.mask)
     similarity = ms_ssim(x, x_hat, true) if objective.distortion == "ms_ssim" else None
-    return RateDistortion(bpp_y, bpp_z, mse, objective.loss(bpp_y + bpp_z, mse, similarity))
+    loss = objective.loss(bpp_y + bpp_z, mse, similarity)
+    return RateDistortion(bpp_y, bpp_z, mse, loss if excess is None else loss + objective.weight * excess)
+
+
+PROBES = 8
+"""Random directions for the curvature of MS-SSIM."""
+
+
+def pixel_curvature(x: Tensor, x_hat: Tensor, objective: Objective, true: TruePixels, noise: Noise) -> Tensor:
+    """Half the second derivative of the distortion by each value of ``x_hat``, 0 where a pixel does not count: ``[B, 3, H, W]``.
+
+    That of MS-SSIM is the diagonal of its Hessian, estimated from random signs, smoothed and kept above 0.
+
+    Raises:
+        ValueError: The objective is MS-SSIM and an image is too small for it.
+    """
+    if objective.distortion == "mse":
+        curvature = torch.ones_like(x) / (3 * true.count.view(-1, 1, 1, 1))
+    else:
+        x_hat = x_hat.detach().requires_grad_()
+        loss = -ms_ssim(x, x_hat, true).sum()
+        (gradient,) = torch.autograd.grad(loss, x_hat, create_graph=True)
+        curvature = torch.zeros_like(x)
+        for _ in range(PROBES):
+            signs = torch.where(noise.uniform(x) < 0.5, -1.0, 1.0)
+            (product,) = torch.autograd.grad(gradient, x_hat, signs, retain_graph=True)
+            curvature += signs * product / (2 * PROBES)
+        curvature = F.avg_pool2d(curvature.mean(1, keepdim=True), 15, 1, 7, count_include_pad=False).clamp(min=0).expand_as(x)
+    return curvature if true.mask is None else curvature * true.mask
 
 
 def mean_squared_error(x: Tensor, x_hat: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from lightning_modules.adapting import adapt
+from lightning_modules.codecs.adaptation import Adaptation
 from lightning_modules.codecs.base import Codec, Latents, Quantised
 from lightning_modules.rate_distortion import Objective, RateDistortion, TruePixels, rate_distortion
+from lightning_modules.relaxation import relaxation
 from lightning_modules.rounding import Noise, Rounding, hard_round
 from lightning_modules.targets import LambdaController
 from lightning_modules.temperature import Constant, Schedule
@@ -38,9 +41,12 @@ class RefinerSettings:
         rounding: The relaxation.
         temperature: tau at each step.
         steps: Adam steps; 0 leaves the latents as the encoder made them.
+        adapt_prior: Let the file tell the decoder about the prior where that pays; see
+            :class:`lightning_modules.codecs.adaptation.Adaptation`. It is found anew at each hard evaluation.
         learning_rate: Of y.
         learning_rate_z: Of z.
         learning_rate_factor: Multiplies both rates at each step.
+        betas: Of Adam.
         evaluate_every: Steps between two hard evaluations.
         select: ``best``: the best of the hard evaluations, the unrefined latents among them; ``last``: the last latents, as
             the papers do.
@@ -50,9 +56,11 @@ class RefinerSettings:
     rounding: Rounding
     temperature: Schedule
     steps: int = 500
+    adapt_prior: bool = False
     learning_rate: float = 5e-3
     learning_rate_z: float = 5e-3
     learning_rate_factor: Schedule = Constant()  # noqa: RUF009  (immutable)
+    betas: tuple[float, float] = (0.9, 0.999)
     evaluate_every: int = 50
     select: Select = "best"
     dtype: torch.dtype = torch.float32
@@ -91,16 +99,22 @@ class RefinementResult:
 
 @dataclass
 class _Best:
-    """The best latents so far, image by image, kept on the device without a synchronisation."""
+    """The best latents so far, image by image, kept on the device; without adaptations there is no synchronisation."""
 
     latents: Latents
+    adaptations: tuple[Adaptation | None, ...]
     score: Tensor  # [B], the least is the best
     loss: Tensor  # [B]
     lmbda: Tensor  # [B]
     step: Tensor  # [B]
 
-    def offer(self, latents: Latents, score: Tensor, loss: Tensor, lmbda: float | Tensor, step: int, always: bool) -> None:
+    def offer(
+        self, latents: Latents, rounded: Quantised, score: Tensor, loss: Tensor, lmbda: float | Tensor, step: int, always: bool
+    ) -> None:
         better = torch.ones_like(loss, dtype=torch.bool) if always else score < self.score
+        if rounded.adaptations:
+            pairs = zip(better.tolist(), rounded.adaptations, self.adaptations, strict=True)
+            self.adaptations = tuple(new if is_better else kept for is_better, new, kept in pairs)
         for kept, new in zip(self.latents.tensors(), latents.tensors(), strict=True):
             kept.copy_(torch.where(better.view(-1, 1, 1, 1), new.detach(), kept))
         self.score = torch.where(better, score, self.score)
@@ -143,23 +157,27 @@ def refine(
     fast = exact if settings.dtype == torch.float32 else codec.frozen(settings.dtype)
     noise = Noise(seeds, x.device)
 
-    def evaluate(latents: Latents) -> RateDistortion:
+    def evaluate(latents: Latents, adapting: bool) -> tuple[Quantised, RateDistortion]:
         with torch.no_grad():
             quantised = exact.quantise(latents, hard_round)
+            if adapting:
+                quantised = adapt(exact, quantised)
             x_hat = exact.synthesise(quantised.y_hat).clamp_(0, 1).mul_(255).round_().div_(255)
-            return rate_distortion(x, x_hat, exact.bits(quantised), objective, true)
+            return quantised, rate_distortion(x, x_hat, exact.bits(quantised), objective, true)
 
     with torch.no_grad():
         start = codec.analyse(x) if start is None else start
-        base = codec.quantise(start, hard_round)
     latents = start.map(lambda value: value.detach().clone(memory_format=torch.channels_last).requires_grad_())
     optimizer = _optimizer(latents, settings)
     if controller is not None:
         objective = controller.objective
-    first = evaluate(latents)
+    base, first = evaluate(latents, adapting=False)
+    rounded = adapt(exact, base) if settings.adapt_prior else base
+    relaxed_loss = relaxation(settings.rounding, fast, noise, x, base.y_hat, objective, true)
     score = first.loss if controller is None else controller.score(first, 0.0)
     lmbda = torch.as_tensor(objective.lmbda, dtype=first.loss.dtype, device=x.device).expand(len(x))
-    best = _Best(start.map(torch.clone), score, first.loss, lmbda, torch.zeros(len(x), dtype=torch.long, device=x.device))
+    step_0 = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    best = _Best(start.map(torch.clone), (None,) * len(x), score, first.loss, lmbda, step_0)
     if controller is not None:
         objective = controller.observe(first, 0.0)
     evaluations, evaluated_steps = [_table(first)], [0]
@@ -170,9 +188,8 @@ def refine(
         factor = settings.learning_rate_factor(step, settings.steps)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        relaxed = fast.quantise(latents, lambda value, offset, tau=tau: settings.rounding(value, offset, tau, noise))  # type: ignore[misc]
-        x_hat = fast.synthesise(relaxed.y_hat)
-        now = rate_distortion(x, x_hat, fast.bits(relaxed), objective, true)
+        relaxed = relaxed_loss(latents, rounded, tau, step, settings.steps)
+        now = rate_distortion(x, relaxed.x_hat, relaxed.bits, objective, true, relaxed.excess)
         # Bits of the whole image rather than bits a pixel: Adam's epsilon then matters at no size.
         optimizer.zero_grad(set_to_none=True)
         (now.loss * true.count).sum().backward()
@@ -182,9 +199,9 @@ def refine(
 
         done = step + 1
         if done % settings.evaluate_every == 0 or done == settings.steps:
-            hard = evaluate(latents)
+            rounded, hard = evaluate(latents, settings.adapt_prior)
             score = hard.loss if controller is None else controller.score(hard, done / settings.steps)
-            best.offer(latents, score, hard.loss, objective.lmbda, done, always=settings.select == "last")
+            best.offer(latents, rounded, score, hard.loss, objective.lmbda, done, always=settings.select == "last")
             if controller is not None:
                 objective = controller.observe(hard, done / settings.steps)
             evaluations.append(_table(hard))
@@ -193,7 +210,7 @@ def refine(
                 listener(done, best.loss)
 
     with torch.no_grad():
-        refined = codec.quantise(best.latents, hard_round)
+        refined = replace(codec.quantise(best.latents, hard_round), adaptations=best.adaptations)
     return RefinementResult(
         base=base,
         refined=refined,
@@ -212,7 +229,7 @@ def refine(
 def _optimizer(latents: Latents, settings: RefinerSettings) -> torch.optim.Adam:
     rates = (settings.learning_rate, settings.learning_rate_z)
     groups = [{"params": [value], "base_lr": rate} for value, rate in zip(latents.tensors(), rates, strict=False)]
-    return torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
+    return torch.optim.Adam(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
 
 
 def _table(now: RateDistortion) -> Tensor:

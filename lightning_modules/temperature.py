@@ -119,6 +119,22 @@ class ScaledTemperature(Schedule):
 
 
 @dataclass(frozen=True)
+class Ramp(Schedule):
+    """From one value to another on a straight line.
+
+    Attributes:
+        start: At the first step.
+        end: Behind the last.
+    """
+
+    start: float = 0.0
+    end: float = 1.0
+
+    def __call__(self, step: int, steps: int) -> float:
+        return self.start + (self.end - self.start) * step / steps
+
+
+@dataclass(frozen=True)
 class HoldThenCosine(Schedule):
     """1 for the first part of the steps, then a half cosine down to 0; a factor for a learning rate.
 

@@ -17,6 +17,7 @@ import torch
 from compressai.models import CompressionModel
 from torch import Tensor, nn
 
+from lightning_modules.codecs.adaptation import Adaptation
 from lightning_modules.codecs.frozen import FrozenTransform
 
 Distortion = Literal["mse", "ms_ssim"]
@@ -70,12 +71,32 @@ class Quantised:
     Attributes:
         y_hat: ``[B, M, H/16, W/16]``.
         z_hat: ``[B, N, H/64, W/64]`` or ``None``.
-        prior: The density that codes ``y_hat``; ``None`` for a fully factorised codec.
+        prior: The density of ``y_hat`` by the model; ``None`` for a fully factorised codec.
+        adaptations: What the file of each image changes about it; empty: nothing.
     """
 
     y_hat: Tensor
     z_hat: Tensor | None
     prior: Prior | None
+    adaptations: tuple[Adaptation | None, ...] = ()
+
+    @property
+    def adapted_prior(self) -> Prior | None:
+        """The prior as the adaptations have it.
+
+        A prediction is rounded, as in the file, except where ``y_hat`` asks for a gradient.
+        """
+        if self.prior is None or not any(self.adaptations):
+            return self.prior
+        rows = []
+        for i, adaptation in enumerate(self.adaptations):
+            scales, y_hat = self.prior.scales[i : i + 1], self.y_hat[i : i + 1]
+            means = torch.zeros_like(y_hat) if self.prior.means is None else self.prior.means[i : i + 1]
+            if adaptation is not None:
+                shift = adaptation.predict(y_hat - means)
+                scales, means = adaptation.scales(scales), means + (shift if shift.requires_grad else shift.round())
+            rows.append((scales, means))
+        return Prior(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -83,7 +104,7 @@ class Bits:
     """Bits of each image of a batch, by the densities (not by the coder).
 
     Attributes:
-        y: Bits of ``y_hat``, ``[B]``.
+        y: Bits of ``y_hat`` and of the adaptation of its prior, ``[B]``.
         z: Bits of ``z_hat``, ``[B]``; zero for a codec without a hyperprior.
     """
 
@@ -106,6 +127,8 @@ class Codec(nn.Module, ABC):
 
     net: CompressionModel
     stride: int
+    adaptable = False
+    """Whether a file may change the prior of y by an :class:`Adaptation`."""
     synthesis_transforms: tuple[str, ...] = ("g_s", "h_s")
     """Names, in :attr:`net`, of the transforms that a step of a refinement runs."""
 
@@ -122,9 +145,25 @@ class Codec(nn.Module, ABC):
     def quantise(self, latents: Latents, quantise: Quantise) -> Quantised:
         """Latents rounded by ``quantise``, hyper-latents first, each about the offset at which it is coded."""
 
-    @abstractmethod
     def bits(self, quantised: Quantised) -> Bits:
         """Bits of each image, -log2 of the densities summed over its elements."""
+        bits_y = self.bits_of_y(quantised.y_hat, quantised.adapted_prior).sum((1, 2, 3))
+        if any(quantised.adaptations):
+            told = [0 if adaptation is None else 8 * len(adaptation.to_bytes()) for adaptation in quantised.adaptations]
+            bits_y = bits_y + bits_y.new_tensor(told)
+        return Bits(bits_y, torch.zeros_like(bits_y) if quantised.z_hat is None else self.bits_of_z(quantised.z_hat).sum((1, 2, 3)))
+
+    @abstractmethod
+    def bits_of_y(self, y_hat: Tensor, prior: Prior | None) -> Tensor:
+        """Bits of each element of ``y_hat`` under ``prior``, of its shape."""
+
+    def bits_of_z(self, z_hat: Tensor) -> Tensor:
+        """Bits of each element of ``z_hat``, of its shape.
+
+        Raises:
+            NotImplementedError: The codec has no z.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def synthesise(self, y_hat: Tensor) -> Tensor:
@@ -132,7 +171,7 @@ class Codec(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, quantised: Quantised) -> list[bytes]:
-        """The entropy-coded strings of ONE hard-rounded image (batch of 1).
+        """The entropy-coded strings of ONE hard-rounded image (batch of 1); last, where it has one, its adaptation.
 
         Everything from ``z_hat`` to the indexes of the coder's tables is computed in float64 on the CPU, so that a decoder
         on another machine finds the same indexes.

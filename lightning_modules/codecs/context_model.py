@@ -11,6 +11,7 @@ from compressai.layers import MaskedConv2d
 from compressai.models import JointAutoregressiveHierarchicalPriors
 from torch import Tensor, nn
 
+from lightning_modules.codecs.adaptation import Adaptation
 from lightning_modules.codecs.base import Latents, Prior, Quantise, Quantised
 from lightning_modules.codecs.entropy import StreamDecoder, compress, medians, table_indexes
 from lightning_modules.codecs.mean_scale_hyperprior import MeanScaleHyperpriorCodec
@@ -49,6 +50,7 @@ class ContextModelCodec(MeanScaleHyperpriorCodec):
 
     net: JointAutoregressiveHierarchicalPriors
     architecture = JointAutoregressiveHierarchicalPriors
+    adaptable = False
 
     def __init__(self, N: int = 192, M: int = 192) -> None:
         super().__init__(N, M)
@@ -87,7 +89,7 @@ class ContextModelCodec(MeanScaleHyperpriorCodec):
         seen = F.conv2d(F.pad(y_hat, (REACH, REACH, REACH, 0)), weight, context.bias)
         return self.prior(self.net.entropy_parameters(torch.cat([predicted, seen], 1)).float())
 
-    def encode_y(self, y_hat: Tensor, predicted: Tensor) -> bytes:
+    def encode_y(self, y_hat: Tensor, predicted: Tensor, adaptation: Adaptation | None) -> bytes:
         values = _rows(y_hat)
         symbols, indexes = torch.empty_like(values), torch.empty_like(values, dtype=torch.int32)
 
@@ -99,7 +101,7 @@ class ContextModelCodec(MeanScaleHyperpriorCodec):
         self._scan_for_coding(predicted, choose)
         return compress(self.net.gaussian_conditional, symbols, indexes)
 
-    def decode_y(self, string: bytes, predicted: Tensor) -> Tensor:
+    def decode_y(self, string: bytes, predicted: Tensor, adaptation: Adaptation | None) -> Tensor:
         stream = StreamDecoder(self.net.gaussian_conditional, string)
 
         def choose(positions: Tensor, scales: Tensor, means: Tensor) -> Tensor:

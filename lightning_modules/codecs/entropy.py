@@ -17,13 +17,13 @@ MAX_SYMBOL = 2**24
 
 
 def gaussian_bits(model: GaussianConditional, y_hat: Tensor, prior: Prior) -> Tensor:
-    """Bits of ``y_hat`` under N(means, scales^2) convolved with U(-1/2, 1/2), summed over each image: ``[B]``."""
+    """Bits of each element of ``y_hat`` under N(means, scales^2) convolved with U(-1/2, 1/2); of its shape."""
     likelihood = model.likelihood_lower_bound(model._likelihood(y_hat, prior.scales, prior.means))
-    return -torch.log2(likelihood).sum((1, 2, 3))
+    return -torch.log2(likelihood)
 
 
 def factorised_bits(model: EntropyBottleneck, z_hat: Tensor) -> Tensor:
-    """Bits of ``z_hat`` ``[B, N, h, w]`` under the learned factorised density, summed over each image: ``[B]``.
+    """Bits of each element of ``z_hat`` ``[B, N, h, w]`` under the learned factorised density; of its shape.
 
     ``EntropyBottleneck.forward`` would round its input again, so the density is asked directly.
     """
@@ -31,7 +31,7 @@ def factorised_bits(model: EntropyBottleneck, z_hat: Tensor) -> Tensor:
     channels, batch, _ = values.shape
     likelihood, _, _ = model._likelihood(values.reshape(channels, 1, -1))
     bits = -torch.log2(model.likelihood_lower_bound(likelihood))
-    return bits.reshape(channels, batch, -1).sum((0, 2))
+    return bits.reshape(channels, batch, *z_hat.shape[2:]).transpose(0, 1)
 
 
 def medians(model: EntropyBottleneck, dtype: torch.dtype) -> Tensor:

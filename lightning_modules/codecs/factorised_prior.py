@@ -9,7 +9,7 @@ import torch
 from compressai.models import FactorizedPrior
 from torch import Tensor, nn
 
-from lightning_modules.codecs.base import Bits, Codec, Latents, Quantise, Quantised
+from lightning_modules.codecs.base import Codec, Latents, Prior, Quantise, Quantised
 from lightning_modules.codecs.entropy import channel_indexes, compress, decompress, factorised_bits, medians
 
 
@@ -47,11 +47,10 @@ class FactorisedPriorCodec(Codec):
     def quantise(self, latents: Latents, quantise: Quantise) -> Quantised:
         return Quantised(quantise(latents.y, medians(self.net.entropy_bottleneck, latents.y.dtype)), None, None)
 
-    def bits(self, quantised: Quantised) -> Bits:
+    def bits_of_y(self, y_hat: Tensor, prior: Prior | None) -> Tensor:
         # The density needs fp32: differences of two nearly equal probabilities vanish in bf16.
-        with torch.autocast(quantised.y_hat.device.type, enabled=False):
-            bits_y = factorised_bits(self.net.entropy_bottleneck, quantised.y_hat.float())
-        return Bits(y=bits_y, z=torch.zeros_like(bits_y))
+        with torch.autocast(y_hat.device.type, enabled=False):
+            return factorised_bits(self.net.entropy_bottleneck, y_hat.float())
 
     def synthesise(self, y_hat: Tensor) -> Tensor:
         return cast(Tensor, self.net.g_s(y_hat)).float()

@@ -9,7 +9,8 @@ import torch
 from compressai.models import ScaleHyperprior
 from torch import Tensor, nn
 
-from lightning_modules.codecs.base import Bits, Codec, Latents, Prior, Quantise, Quantised
+from lightning_modules.codecs.adaptation import Adaptation
+from lightning_modules.codecs.base import Codec, Latents, Prior, Quantise, Quantised
 from lightning_modules.codecs.entropy import (
     channel_indexes,
     compress,
@@ -34,6 +35,7 @@ class ScaleHyperpriorCodec(Codec):
     """
 
     stride = 64
+    adaptable = True
     net: ScaleHyperprior
     architecture: type[ScaleHyperprior] = ScaleHyperprior
     predicted = 1
@@ -79,14 +81,15 @@ class ScaleHyperpriorCodec(Codec):
         prior = self.prior(self.net.h_s(z_hat).float())
         return Quantised(quantise(latents.y, prior.means), z_hat, prior)
 
-    def bits(self, quantised: Quantised) -> Bits:
-        assert quantised.z_hat is not None and quantised.prior is not None
+    def bits_of_y(self, y_hat: Tensor, prior: Prior | None) -> Tensor:
+        assert prior is not None
         # The densities need fp32: differences of two nearly equal probabilities vanish in bf16.
-        with torch.autocast(quantised.y_hat.device.type, enabled=False):
-            return Bits(
-                y=gaussian_bits(self.net.gaussian_conditional, quantised.y_hat.float(), quantised.prior),
-                z=factorised_bits(self.net.entropy_bottleneck, quantised.z_hat.float()),
-            )
+        with torch.autocast(y_hat.device.type, enabled=False):
+            return gaussian_bits(self.net.gaussian_conditional, y_hat.float(), prior)
+
+    def bits_of_z(self, z_hat: Tensor) -> Tensor:
+        with torch.autocast(z_hat.device.type, enabled=False):
+            return factorised_bits(self.net.entropy_bottleneck, z_hat.float())
 
     def synthesise(self, y_hat: Tensor) -> Tensor:
         return cast(Tensor, self.net.g_s(y_hat)).float()
@@ -96,31 +99,52 @@ class ScaleHyperpriorCodec(Codec):
         assert quantised.z_hat is not None
         offsets = medians(self.net.entropy_bottleneck, torch.float64).cpu()
         symbols_z = torch.round(quantised.z_hat.double().cpu() - offsets)
+        adaptation = quantised.adaptations[0] if quantised.adaptations else None
         return [
-            self.encode_y(quantised.y_hat.double().cpu(), self._predict(symbols_z + offsets)),
+            self.encode_y(quantised.y_hat.double().cpu(), self._predict(symbols_z + offsets), adaptation),
             compress(self.net.entropy_bottleneck, symbols_z, channel_indexes(symbols_z)),
+            *([] if adaptation is None else [adaptation.to_bytes()]),
         ]
 
     @torch.no_grad()
     def decode(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
-        string_y, string_z = strings
-        return self.decode_y(string_y, self._predict(self._decode_z(string_z, height, width))).float().to(self.device)
+        string_y, string_z, *rest = strings
+        predicted = self._predict(self._decode_z(string_z, height, width))
+        adaptation = self._read_adaptation(rest, predicted)
+        return self.decode_y(string_y, predicted, adaptation).float().to(self.device)
 
-    def encode_y(self, y_hat: Tensor, predicted: Tensor) -> bytes:
+    def encode_y(self, y_hat: Tensor, predicted: Tensor, adaptation: Adaptation | None) -> bytes:
         """The string of ``y_hat`` ``[1, M, H/16, W/16]``, given what the hyper-synthesis predicts; float64 on the CPU."""
-        indexes, means = self._coding_prior(predicted)
-        return compress(self.net.gaussian_conditional, torch.round(y_hat - means), indexes)
+        indexes, means = self._coding_prior(predicted, adaptation)
+        symbols = torch.round(y_hat - means)
+        if adaptation is not None:
+            symbols = symbols - adaptation.predict(symbols).round()
+        return compress(self.net.gaussian_conditional, symbols, indexes)
 
-    def decode_y(self, string: bytes, predicted: Tensor) -> Tensor:
+    def decode_y(self, string: bytes, predicted: Tensor, adaptation: Adaptation | None) -> Tensor:
         """``y_hat`` of a string of :meth:`encode_y`, float64 on the CPU."""
-        indexes, means = self._coding_prior(predicted)
-        return decompress(self.net.gaussian_conditional, string, indexes) + means
+        indexes, means = self._coding_prior(predicted, adaptation)
+        symbols = decompress(self.net.gaussian_conditional, string, indexes)
+        return (symbols if adaptation is None else adaptation.restore(symbols)) + means
 
     @torch.no_grad()
     def decode_latents(self, strings: Sequence[bytes], height: int, width: int) -> Quantised:
         z_hat = self._decode_z(strings[1], height, width).float().to(self.device)
         y_hat = self.decode(strings, height, width)
-        return Quantised(y_hat, z_hat, self.context_prior(self.net.h_s(z_hat).float(), y_hat))
+        predicted = self.net.h_s(z_hat).float()
+        return Quantised(y_hat, z_hat, self.context_prior(predicted, y_hat), (self._read_adaptation(strings[2:], predicted),))
+
+    def _read_adaptation(self, strings: Sequence[bytes], predicted: Tensor) -> Adaptation | None:
+        """That of a file, from what is behind the strings of y and z.
+
+        Raises:
+            ValueError: It is not of this codec.
+        """
+        if not strings:
+            return None
+        if len(strings) > 1 or not self.adaptable:
+            raise ValueError("more strings than this codec writes")
+        return Adaptation.from_bytes(strings[0], predicted.shape[1] // self.predicted)
 
     def _decode_z(self, string: bytes, height: int, width: int) -> Tensor:
         """``z_hat`` ``[1, N, H/64, W/64]`` in float64 on the CPU."""
@@ -141,8 +165,9 @@ class ScaleHyperpriorCodec(Codec):
         weights = {name: value.detach().double().cpu() for name, value in self.net.h_s.named_parameters()}
         return cast(Tensor, torch.func.functional_call(self.net.h_s, weights, z_hat))
 
-    def _coding_prior(self, predicted: Tensor) -> tuple[Tensor, Tensor]:
+    def _coding_prior(self, predicted: Tensor, adaptation: Adaptation | None) -> tuple[Tensor, Tensor]:
         """For y: int32 indexes of the coder's tables ``[1, M, H/16, W/16]``, and the means about which its symbols are counted."""
         prior = self.prior(predicted)
-        indexes = table_indexes(self.net.gaussian_conditional, prior.scales.contiguous())
+        scales = prior.scales if adaptation is None else adaptation.scales(prior.scales)
+        indexes = table_indexes(self.net.gaussian_conditional, scales.contiguous())
         return indexes, torch.zeros(()).double() if prior.means is None else prior.means

@@ -1,0 +1,116 @@
+"""Finds the :class:`Adaptation` of an image's latents that saves more bits than it costs; in closed form where that exists."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from lightning_modules.codecs.adaptation import (
+    GAIN_UNIT,
+    LOWEST_SCALE,
+    MAX_GAIN,
+    MAX_WEIGHT,
+    NEIGHBOURS,
+    TAPS,
+    WEIGHT_UNIT,
+    Adaptation,
+    tap_values,
+)
+from lightning_modules.codecs.base import Codec, Prior, Quantised
+
+PREDICTED = 8
+"""Channels that are predicted at most: the coarse picture of an image lies in few."""
+
+CHANNEL_BITS, GAIN_BITS = 8 + 5 * TAPS, 5
+"""About what a predicted channel and a gain cost in the file; the decision about the whole is by its bytes."""
+
+COARSE, FINE = (-12, -8, -4, -2, 2, 4, 8, 12), (-1, 1)
+"""Gains that are tried, the latter about the best of the former and 0."""
+
+
+@torch.no_grad()
+def adapt(codec: Codec, quantised: Quantised) -> Quantised:
+    """Hard-rounded latents with the adaptations of their images that pay, in place of any that they have."""
+    plain = replace(quantised, adaptations=())
+    if not codec.adaptable:
+        return plain
+    found = []
+    for i in range(len(plain.y_hat)):
+        one = _image(plain, i)
+        adaptation = fit(codec, one)
+        pays = codec.bits(replace(one, adaptations=(adaptation,))).y < codec.bits(one).y
+        found.append(adaptation if bool(pays) else None)
+    return replace(plain, adaptations=tuple(found))
+
+
+@torch.no_grad()
+def fit(codec: Codec, quantised: Quantised) -> Adaptation:
+    """The adaptation of ONE image's hard-rounded latents whose channels pay one by one.
+
+    The weights minimise the squared error of the prediction over the variances, by least squares; the gains are searched for in
+    the exact bits.
+    """
+    assert quantised.prior is not None
+    symbols = quantised.y_hat if quantised.prior.means is None else quantised.y_hat - quantised.prior.means
+    symbols, scales = symbols.contiguous(), quantised.prior.scales.clamp(min=LOWEST_SCALE).contiguous()
+    channels = symbols.shape[1]
+    importance = (scales.square() + 1 / 12).reciprocal()
+
+    def bits(residuals: Tensor, scales: Tensor) -> Tensor:
+        return codec.bits_of_y(residuals, Prior(scales)).sum((0, 2, 3))
+
+    model = bits(symbols, scales)
+    alone = [_weights(tap_values(symbols, [channel], 0), symbols[:, channel], importance[:, channel]) for channel in range(channels)]
+    every = tuple(range(channels))
+    # One channel is predicted at a time here: no taps to the channels before.
+    each = Adaptation((0,) * channels, every, tuple(tuple(weights[: len(NEIGHBOURS)]) for weights in alone))
+    residuals = symbols - each.predict(symbols).round()
+    _, predicted = _gains(bits, residuals, scales)
+    gains, scaled = _gains(bits, symbols, scales)
+    savings = torch.minimum(model, scaled + GAIN_BITS) - predicted - CHANNEL_BITS
+    chosen = [channel for channel in savings.argsort(descending=True).tolist()[:PREDICTED] if savings[channel] > 0]
+    weights = tuple(
+        tuple(_weights(tap_values(symbols, chosen, position), symbols[:, channel], importance[:, channel]))
+        for position, channel in enumerate(chosen)
+    )
+    adaptation = Adaptation((0,) * channels, tuple(chosen), weights)
+    gains, scaled = _gains(bits, symbols - adaptation.predict(symbols).round(), scales)
+    unscaled = bits(symbols - adaptation.predict(symbols).round(), scales)
+    kept = torch.where(unscaled - scaled > GAIN_BITS, gains, 0)
+    return replace(adaptation, gains=tuple(int(gain) for gain in kept))
+
+
+def _weights(taps: list[Tensor], wanted: Tensor, importance: Tensor) -> list[int]:
+    """Least squares, weighted, of ``wanted`` ``[1, h, w]`` by the taps, in units of the file and filled up to :data:`TAPS`."""
+    values = torch.stack([tap.flatten() for tap in taps]).double()  # [taps, h * w]
+    weighted = values * importance.flatten()
+    ridge = 1e-3 * torch.eye(len(taps), dtype=values.dtype, device=values.device)
+    solved = torch.linalg.solve(weighted @ values.t() + ridge, weighted @ wanted.flatten().double())
+    units = (solved / WEIGHT_UNIT).round().clamp(-MAX_WEIGHT, MAX_WEIGHT).int().tolist()
+    return units + [0] * (TAPS - len(units))
+
+
+def _gains(bits: object, residuals: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+    """The best gain of each channel and the bits of the channel with it, ``[M]`` each."""
+    assert callable(bits)
+    gains = torch.zeros(residuals.shape[1], dtype=torch.int64, device=residuals.device)
+    least = bits(residuals, scales)
+    for steps in (COARSE, FINE, FINE):
+        centre = gains.clone()
+        for step in steps:
+            tried = (centre + step).clamp(-MAX_GAIN, MAX_GAIN)
+            found = bits(residuals, scales * torch.exp(tried * GAIN_UNIT).view(1, -1, 1, 1))
+            gains, least = torch.where(found < least, tried, gains), torch.minimum(found, least)
+    return gains, least
+
+
+def _image(quantised: Quantised, i: int) -> Quantised:
+    prior, one = quantised.prior, slice(i, i + 1)
+    assert prior is not None
+    return Quantised(
+        quantised.y_hat[one],
+        None if quantised.z_hat is None else quantised.z_hat[one],
+        Prior(prior.scales[one], None if prior.means is None else prior.means[one]),
+    )

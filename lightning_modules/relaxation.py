@@ -1,0 +1,158 @@
+"""How latents that are no integers stand for a file while they are optimised: by a random sample, or in expectation.
+
+Sampling (SGA, SGA+ and the baselines) rounds y and z at random and lets the loss of the sample stand for all. The expectation needs
+no sample of y. Let y be rounded at random, each element alone, down with probability 1 - p and up with p, its fractional part. Then
+
+- the mean of the rounded y is y itself;
+- the expected bits are exactly ``(1 - p) bits(floor y) + p bits(floor y + 1)``;
+- the expected squared error is that of the mean, ``D(y)``, and, to second order, ``sum_i h_i p_i (1 - p_i)`` more, where
+  ``h_i = sum over pixels of (d x_hat / d y_i)^2``.
+
+The last term, weighted from 0 upwards while the steps pass, takes the place of a temperature: without it the loss is nearly convex,
+with a weight of 1 it is the true expectation, and since p (1 - p) is concave every element ends at an integer. There an element
+stays exactly as long as moving it alone by 1 does not pay, by the same second-order account. No noise has to be averaged over
+steps, which is what makes 150 of them enough.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_modules.codecs.base import Bits, Codec, Latents, Quantised
+from lightning_modules.rate_distortion import Objective, TruePixels, pixel_curvature
+from lightning_modules.rounding import Noise, Rounding, SigmoidScaledLogitRounding
+from lightning_modules.temperature import Ramp, Schedule
+
+
+class ExpectedRounding(Rounding):
+    """The expected loss of rounding y at random, see the module; z is sampled.
+
+    Args:
+        z: Relaxation of z, whose rounding changes the prior of y and has no such expectation.
+        excess: Weight of the expected distortion beyond that of the mean, at each step.
+        probes: Random directions from which the curvature h is estimated, once, at the start.
+
+    Raises:
+        ValueError: There are no probes.
+    """
+
+    def __init__(self, z: Rounding | None = None, excess: Schedule = Ramp(0.0, 2.0), probes: int = 16) -> None:
+        if probes < 1:
+            raise ValueError(f"probes must be at least 1, not {probes}")
+        self.z = SigmoidScaledLogitRounding(a=1.33) if z is None else z
+        self.excess, self.probes = excess, probes
+
+    def __call__(self, value: Tensor, offset: Tensor | None, tau: float, noise: Noise) -> Tensor:
+        return self.z(value, offset, tau, noise)
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """What stands for a file at one step.
+
+    Attributes:
+        x_hat: ``[B, 3, H, W]``.
+        bits: Of each image.
+        excess: Distortion to add to that of ``x_hat``, ``[B]``; ``None`` for a sample.
+    """
+
+    x_hat: Tensor
+    bits: Bits
+    excess: Tensor | None = None
+
+
+class Relaxation:
+    """A method at work on a batch of images.
+
+    Args:
+        rounding: The method.
+        codec: Frozen, in the arithmetic of the steps.
+        noise: Of the images.
+    """
+
+    def __init__(self, rounding: Rounding, codec: Codec, noise: Noise) -> None:
+        self.rounding, self.codec, self.noise = rounding, codec, noise
+
+    def __call__(self, latents: Latents, adapted: Quantised, tau: float, step: int, steps: int) -> Relaxed:
+        """What stands for the file of ``latents`` at ``step`` of ``steps`` and temperature ``tau``; the priors are adapted as in
+        ``adapted``."""
+        sample = self.codec.quantise(latents, lambda value, offset: self.rounding(value, offset, tau, self.noise))
+        sample = Quantised(sample.y_hat, sample.z_hat, sample.prior, adapted.adaptations)
+        return Relaxed(self.codec.synthesise(sample.y_hat), self.codec.bits(sample))
+
+
+class Expectation(Relaxation):
+    """As the base class, for :class:`ExpectedRounding`.
+
+    Args:
+        rounding, codec, noise: See :class:`Relaxation`.
+        x: The images ``[B, 3, H, W]``.
+        y_hat: Where the curvature is taken, ``[B, M, H/16, W/16]``.
+        objective: Of the distortion.
+        true: The pixels that count.
+    """
+
+    def __init__(
+        self,
+        rounding: ExpectedRounding,
+        codec: Codec,
+        noise: Noise,
+        x: Tensor,
+        y_hat: Tensor,
+        objective: Objective,
+        true: TruePixels,
+    ) -> None:
+        super().__init__(rounding, codec, noise)
+        self.expected = rounding
+        self.curvature = self._curvature(x, y_hat, objective, true)
+
+    def __call__(self, latents: Latents, adapted: Quantised, tau: float, step: int, steps: int) -> Relaxed:
+        offsets: list[Tensor | None] = []
+
+        def quantise(value: Tensor, offset: Tensor | None) -> Tensor:
+            if value is not latents.y:
+                return self.rounding(value, offset, tau, self.noise)
+            offsets.append(offset)
+            return value
+
+        mean = self.codec.quantise(latents, quantise)
+        mean = Quantised(mean.y_hat, mean.z_hat, mean.prior, adapted.adaptations)
+        (offset,) = offsets
+        centred = latents.y if offset is None else latents.y - offset
+        floor = torch.floor(centred.detach())
+        up = centred - floor  # the probability of rounding up
+        down = floor if offset is None else floor + offset
+        prior = mean.adapted_prior
+        expected = (1 - up) * self.codec.bits_of_y(down, prior) + up * self.codec.bits_of_y(down + 1, prior)
+        weight = self.expected.excess(step, steps)
+        excess = weight * (self.curvature * up * (1 - up)).sum((1, 2, 3))
+        bits = Bits(expected.sum((1, 2, 3)), self.codec.bits(mean).z)
+        return Relaxed(self.codec.synthesise(mean.y_hat), bits, excess)
+
+    def _curvature(self, x: Tensor, y_hat: Tensor, objective: Objective, true: TruePixels) -> Tensor:
+        """Distortion that an element's own variance adds, of the shape of ``y_hat``: the diagonal of J^T W J.
+
+        Estimated as the mean of (J^T W^(1/2) v)^2 over random signs v, and over neighbours, which have about the same.
+        """
+        y_hat = y_hat.detach().requires_grad_()
+        x_hat = self.codec.synthesise(y_hat)
+        root = pixel_curvature(x, x_hat.detach(), objective, true, self.noise).sqrt()
+        total = torch.zeros_like(y_hat)
+        for _ in range(self.expected.probes):
+            signs = torch.where(self.noise.uniform(x_hat) < 0.5, -root, root)
+            (gradient,) = torch.autograd.grad(x_hat, y_hat, signs, retain_graph=True)
+            total += gradient.square()
+        return F.avg_pool2d(F.pad(total / self.expected.probes, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+
+
+def relaxation(
+    rounding: Rounding, codec: Codec, noise: Noise, x: Tensor, y_hat: Tensor, objective: Objective, true: TruePixels
+) -> Relaxation:
+    """The method at work; arguments as of :class:`Expectation`."""
+    if isinstance(rounding, ExpectedRounding):
+        return Expectation(rounding, codec, noise, x, y_hat, objective, true)
+    return Relaxation(rounding, codec, noise)
