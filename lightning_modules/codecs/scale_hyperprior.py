@@ -64,6 +64,10 @@ class ScaleHyperpriorCodec(Codec):
         """p(y_hat | z_hat) from the output of the hyper-synthesis, ``[B, predicted * M, H/16, W/16]``."""
         return Prior(predicted)
 
+    def context_prior(self, predicted: Tensor, y_hat: Tensor) -> Prior:
+        """The same, given the whole of ``y_hat`` as well, for codecs with a context model."""
+        return self.prior(predicted)
+
     def quantise(self, latents: Latents, quantise: Quantise) -> Quantised:
         assert latents.z is not None
         z_hat = quantise(latents.z, medians(self.net.entropy_bottleneck, latents.z.dtype))
@@ -104,7 +108,8 @@ class ScaleHyperpriorCodec(Codec):
     @torch.no_grad()
     def decode_latents(self, strings: Sequence[bytes], height: int, width: int) -> Quantised:
         z_hat = self._decode_z(strings[1], height, width).float().to(self.device)
-        return Quantised(self.decode(strings, height, width), z_hat, self.prior(self.net.h_s(z_hat).float()))
+        y_hat = self.decode(strings, height, width)
+        return Quantised(y_hat, z_hat, self.context_prior(self.net.h_s(z_hat).float(), y_hat))
 
     def _decode_z(self, string: bytes, height: int, width: int) -> Tensor:
         """``z_hat`` ``[1, N, H/64, W/64]`` in float64 on the CPU."""
