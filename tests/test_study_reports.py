@@ -27,7 +27,6 @@ from lightning_modules.rounding import RelaxedRounding, hard_round
 from reports.__main__ import main
 from reports.crops import place
 from reports.optimisation import mean_curves
-from reports.page import SECTIONS
 from reports.probabilities import METHODS, probabilities
 from reports.runs import comparable, curves, read_run, read_study, shared_images
 from reports.tables import Comparison, change, means_table, setting_tables
@@ -204,9 +203,9 @@ def test_latents_of_a_file_are_those_that_were_coded(coded: Path) -> None:
 
 def test_one_page_of_everything(coded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(coded / "study"), "-o", str(tmp_path), "--size", "64", "--at", "10,20"]) == 0
-    assert capsys.readouterr().out.splitlines() == [f"report: {tmp_path / 'index.html'}"]
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {tmp_path / 'index.html'}"
     page = (tmp_path / "index.html").read_text()
-    assert len(re.findall("<h2>", page)) == len(SECTIONS)
+    assert set(re.findall("<h2>(.*)</h2>", page)) >= {"Results", "Optimisation", "Images", "Latents", "Rounding methods"}
     sources = re.findall(r'(?:src|href)="([^"]{5})', page)
     assert sources and set(sources) == {"data:"}
     group = "m_MSE_lambda_0.013"
@@ -233,8 +232,9 @@ def test_what_the_runs_do_not_allow_is_left_out_with_the_reason(
     shutil.rmtree(study / "down/bitstreams_base")
     assert main([str(study), "-o", str(tmp_path / "out")]) == 0
     *left_out, _ = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[1].strip() for line in left_out] == ["optimisation", "crops", "latents"]
-    assert "no curves of a" in left_out[0] and "a.bin" in left_out[1]
+    reasons = {line.split(": ")[1]: line for line in left_out}
+    assert "tables" not in reasons and "probabilities" not in reasons
+    assert "no curves of a" in reasons["optimisation"] and "a.bin" in reasons["crops"] and "a.bin" in reasons["latents"]
 
 
 def test_another_photograph_of_the_name_is_not_drawn(coded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

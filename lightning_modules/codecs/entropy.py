@@ -39,10 +39,13 @@ def medians(model: EntropyBottleneck, dtype: torch.dtype) -> Tensor:
     return model.quantiles[:, 0, 1].detach().to(dtype).view(1, -1, 1, 1)
 
 
-def table_indexes(model: GaussianConditional, scales: Tensor) -> Tensor:
-    """Index of the coding table of each scale: the first whose scale is not below it. int32, the shape of ``scales``."""
-    table = model.scale_table.to(scales)
-    return torch.bucketize(scales, table[:-1]).int()
+def table_indexes(model: GaussianConditional, scales: Tensor, nearest: bool = False) -> Tensor:
+    """Index of the coding table of each scale: the first whose scale is not below it, as in CompressAI, or the nearest on a log
+    grid, which costs fewer bits. int32, the shape of ``scales``."""
+    borders = model.scale_table.to(scales)[:-1]
+    if nearest:
+        borders = (borders * model.scale_table.to(scales)[1:]).sqrt()
+    return torch.bucketize(scales, borders).int()
 
 
 def channel_indexes(symbols: Tensor) -> Tensor:

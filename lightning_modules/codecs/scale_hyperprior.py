@@ -169,5 +169,5 @@ class ScaleHyperpriorCodec(Codec):
         """For y: int32 indexes of the coder's tables ``[1, M, H/16, W/16]``, and the means about which its symbols are counted."""
         prior = self.prior(predicted)
         scales = prior.scales if adaptation is None else adaptation.scales(prior.scales)
-        indexes = table_indexes(self.net.gaussian_conditional, scales.contiguous())
+        indexes = table_indexes(self.net.gaussian_conditional, scales.contiguous(), nearest=adaptation is not None)
         return indexes, torch.zeros(()).double() if prior.means is None else prior.means
