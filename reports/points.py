@@ -124,7 +124,7 @@ def study_curves(study: Study) -> list[RateCurve]:
     sources: dict[str, str] = {}
     for run in study.runs:
         _check_sources(sources, run.sources, run.name)
-    families = sorted({model(run.checkpoint).family for run in study.runs})
+    families = list(dict.fromkeys(model(run.checkpoint).family for run in study.runs))
     bases = [
         RateCurve("base" if len(families) == 1 else f"base, {family}", "base", _base_points(study.runs, family))
         for family in families
