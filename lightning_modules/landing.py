@@ -21,13 +21,16 @@ from lightning_modules.temperature import Constant
 TRAVEL = 0.1
 """Of a latent, in symbols."""
 
+FAR = 3.0
+"""Tolerances."""
+
 CONTINUATION = 10
 """Steps between two files, after the refinement."""
 
 
 def extra_steps(steps: int) -> int:
     """The most steps that an image may take after its refinement of ``steps``."""
-    return max(50, steps // 2)
+    return max(100, steps // 2)
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,10 @@ class TargetedRefinement:
             BitstreamError, ValueError: As :func:`lightning_modules.coding.code_image`.
         """
         shape = (original.shape[-2], original.shape[-1])
-        settings = self._continuation()
         first = math.log(float(self.objective.lmbda))
         result = nearest = _image(approached, i)
         lmbda, least, left = math.log(float(result.lmbda)), math.inf, extra_steps(self.settings.steps)
-        before, push, last_error = lmbda, 1.0, 0.0
+        rest, push, last_error = lmbda, 1.0, 0.0
         while True:
             coded = code_image(self.loaded, result.refined, original, self.objective)
             error = self.target.error_of_file(coded.bpp, coded.psnr_db)
@@ -114,15 +116,13 @@ class TargetedRefinement:
                 nearest, least = result, abs(error)
             if least <= self.target.tolerance or left == 0:
                 break
-            if error * last_error < 0:  # it went too far
-                push, lmbda = 1.0, (lmbda + before) / 2
-            else:
-                push, before = 2 * push, lmbda
-                lmbda = min(first + LIMIT, max(first - LIMIT, lmbda + push * max(-LIMIT, min(LIMIT, error)) / SLOPE))
-            last_error = error
+            if error * last_error < 0:  # it went too far: where lambda belongs is between
+                rest, push = (rest + lmbda) / 2, 1.0
+            push, last_error = 2 * push, error
+            lmbda = min(first + LIMIT, max(first - LIMIT, rest + push * max(-LIMIT, min(LIMIT, error)) / SLOPE))
             size = _file_size([len(coded.file)], _estimated_bpp(result) * (shape[0] * shape[1]), [shape])
             controller = LambdaController(self.target, replace(self.objective, lmbda=math.exp(lmbda)), size, moving=0)
-            settings = replace(settings, steps=min(settings.steps, left))
+            settings = self._continuation(min(CONTINUATION, left), far=abs(error) > FAR * self.target.tolerance)
             left -= settings.steps
             seeds = [seed + 1 + left]
             more = refine(
@@ -132,14 +132,16 @@ class TargetedRefinement:
         kept = {name: getattr(nearest, name) for name in ("refined", "latents", "refined_loss", "best_step", "lmbda")}
         return replace(result, **kept)
 
-    def _continuation(self) -> RefinerSettings:
-        """As the refinement ended, but for a learning rate that still moves the latents."""
-        settings, steps = self.settings, self.settings.steps
+    def _continuation(self, steps: int, far: bool) -> RefinerSettings:
+        """As the refinement ended, but for a learning rate that still moves the latents; as it was halfway, where the file is
+        far from the target."""
+        settings, whole = self.settings, self.settings.steps
+        tau_at, rate_at = (whole // 2, whole // 2) if far else (whole - 1, 3 * whole // 4)
         return replace(
             settings,
-            steps=CONTINUATION,
-            temperature=Constant(settings.temperature(steps - 1, steps)),
-            learning_rate_factor=Constant(settings.learning_rate_factor(3 * steps // 4, steps)),
+            steps=steps,
+            temperature=Constant(settings.temperature(tau_at, whole)),
+            learning_rate_factor=Constant(settings.learning_rate_factor(rate_at, whole)),
             evaluate_every=2,
         )
 
