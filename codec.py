@@ -17,7 +17,7 @@ from lightning_modules.codecs.checkpoint import EMBEDDED, load_codec
 from lightning_modules.codecs.export import export_compressai, export_safetensors
 from lightning_modules.coding import code_image, code_result
 from lightning_modules.landing import TargetedRefinement
-from lightning_modules.presets import default_settings
+from lightning_modules.presets import DEFAULT, PRESETS, preset
 from lightning_modules.rate_distortion import Objective
 from lightning_modules.refiner import refine
 from lightning_modules.results import format_psnr, write_atomically
@@ -40,7 +40,7 @@ def encode(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.checkpoint} does not say the lambda it was trained with: give --lmbda")
     x = pad(to_float(image), loaded.codec.stride)[None]
     objective = Objective(lmbda, loaded.distortion)
-    settings = default_settings(args.steps)
+    settings = preset(args.preset, args.steps)
     if target is None:
         result = refine(loaded.codec, x, [(height, width)], objective, settings, [args.seed])
         _, coded, _ = code_result(loaded, result, 0, image, objective, settings.select)
@@ -73,7 +73,8 @@ def info(args: argparse.Namespace) -> None:
     known = stream.model_hash == load_codec(args.checkpoint).model_hash
     print(f"size:    {stream.width} x {stream.height}")
     print(f"bytes:   {len(data)} ({8 * len(data) / (stream.width * stream.height):.4f} bpp)")
-    print(f"payload: {' + '.join(str(len(string)) for string in stream.strings)} bytes ({', '.join('yz'[: len(stream.strings)])})")
+    names = zip(("y", "z", "adaptation of the prior"), stream.strings, strict=False)
+    print(f"payload: {' + '.join(f'{len(string)} ({name})' for name, string in names)} bytes")
     print(f"model:   {stream.model_hash.hex()} ({'this checkpoint' if known else 'NOT this checkpoint'})")
 
 
@@ -121,7 +122,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         return sub
 
     encoder = command(encode, "photograph")
-    encoder.add_argument("--steps", type=_steps, default=300, help="of refinement (default: 300; 0: none)")
+    encoder.add_argument("--preset", choices=PRESETS, default=DEFAULT, help=f"how it is refined (default: {DEFAULT})")
+    encoder.add_argument("--steps", type=_steps, help="of refinement (default: the preset's; 0: none)")
     encoder.add_argument("--seed", type=int, default=0, help="of the refinement's noise")
     encoder.add_argument("--lmbda", type=_lmbda, help="weight of the distortion (default: the checkpoint's)")
     encoder.add_argument("--target-bpp", type=float, help="bits a pixel of the file, reached within 1 %% by moving lambda")

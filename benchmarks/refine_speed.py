@@ -25,7 +25,7 @@ import lightning_modules.startup  # noqa: F401
 from benchmarks.timing import timed
 from data.images import pad
 from lightning_modules.codecs import ScaleHyperpriorCodec
-from lightning_modules.presets import default_settings
+from lightning_modules.presets import preset
 from lightning_modules.rate_distortion import Objective
 from lightning_modules.refiner import refine
 from lightning_modules.startup import keep_freed_memory
@@ -85,7 +85,7 @@ def measure(height: int, width: int, blocks: int, steps: int) -> dict[str, Any]:
     theirs.load_state_dict(ours.state_dict())
     x = pad(torch.rand(1, 3, height, width), 64)
     rival = PublishedLoop(theirs, x)
-    settings = default_settings(steps)
+    settings = preset(steps=steps)
     rival_steps = max(2, steps // 5)
 
     def ours_block() -> None:

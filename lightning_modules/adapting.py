@@ -12,7 +12,6 @@ from lightning_modules.codecs.adaptation import (
     LOWEST_SCALE,
     MAX_GAIN,
     MAX_WEIGHT,
-    NEIGHBOURS,
     TAPS,
     WEIGHT_UNIT,
     Adaptation,
@@ -62,10 +61,9 @@ def fit(codec: Codec, quantised: Quantised) -> Adaptation:
         return codec.bits_of_y(residuals, Prior(scales)).sum((0, 2, 3))
 
     model = bits(symbols, scales)
-    alone = [_weights(tap_values(symbols, [channel], 0), symbols[:, channel], importance[:, channel]) for channel in range(channels)]
     every = tuple(range(channels))
-    # One channel is predicted at a time here: no taps to the channels before.
-    each = Adaptation((0,) * channels, every, tuple(tuple(weights[: len(NEIGHBOURS)]) for weights in alone))
+    alone = (_weights(tap_values(symbols, [channel], 0), symbols[:, channel], importance[:, channel]) for channel in every)
+    each = Adaptation((0,) * channels, every, tuple(tuple(weights) for weights in alone))
     residuals = symbols - each.predict(symbols).round()
     _, predicted = _gains(bits, residuals, scales)
     gains, scaled = _gains(bits, symbols, scales)

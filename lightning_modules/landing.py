@@ -14,6 +14,7 @@ from lightning_modules.codecs.checkpoint import LoadedCodec
 from lightning_modules.coding import code_image, row
 from lightning_modules.rate_distortion import Objective
 from lightning_modules.refiner import Listener, RefinementResult, RefinerSettings, refine
+from lightning_modules.relaxation import ExpectedRounding
 from lightning_modules.rounding import hard_round
 from lightning_modules.targets import LIMIT, SLOPE, FileSize, LambdaController, Target
 from lightning_modules.temperature import Constant
@@ -137,6 +138,8 @@ class TargetedRefinement:
         far from the target."""
         settings, whole = self.settings, self.settings.steps
         tau_at, rate_at = (whole // 2, whole // 2) if far else (whole - 1, 3 * whole // 4)
+        if isinstance(settings.rounding, ExpectedRounding):
+            settings = replace(settings, rounding=settings.rounding.resting_at(tau_at, whole))
         return replace(
             settings,
             steps=steps,

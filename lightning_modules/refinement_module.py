@@ -72,9 +72,12 @@ class RefinementModule(pl.LightningModule):
         target_psnr: PSNR in dB that every file is to decode to, within 0.05 dB, in the same way.
         distortion: ``mse`` or ``ms_ssim``; by default the one of the checkpoint's training.
         steps: Adam steps; 0 writes the encoder's latents.
+        adapt_prior: Let each file tell the decoder about the prior of its image, in some 50 bytes, where that pays. CompressAI
+            does not read such files.
         learning_rate: Of y.
         learning_rate_z: Of z; by default that of y.
         learning_rate_factor: Multiplies both rates at each step.
+        betas: Of Adam: decay of its means of the gradient and of its square.
         evaluate_every: Steps between two hard evaluations.
         select: ``best`` of the hard evaluations (never worse than the unrefined image) or the ``last`` latents.
         precision: Of the steps: ``bf16``, ``fp32``, or ``auto``: bf16 where the processor multiplies in it. Evaluations and
@@ -96,9 +99,11 @@ class RefinementModule(pl.LightningModule):
         target_psnr: float | None = None,
         distortion: Distortion | None = None,
         steps: int = 500,
+        adapt_prior: bool = False,
         learning_rate: float = 5e-3,
         learning_rate_z: float | None = None,
         learning_rate_factor: Schedule = Constant(),
+        betas: tuple[float, float] = (0.9, 0.999),
         evaluate_every: int = 50,
         select: Select = "best",
         precision: Precision = "auto",
@@ -109,6 +114,8 @@ class RefinementModule(pl.LightningModule):
             raise ValueError("model.steps must be at least 0 and model.evaluate_every at least 1")
         if not 0 < learning_rate < math.inf or (lmbda is not None and not 0 < lmbda < math.inf):
             raise ValueError("model.learning_rate and model.lmbda must be above 0")
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError("model.betas must be at least 0 and below 1")
         self.loaded = load_codec(checkpoint)
         if lmbda is None and self.loaded.lmbda is None:
             raise ValueError(f"{checkpoint} does not say the lambda it was trained with: give --model.lmbda")
@@ -123,9 +130,11 @@ class RefinementModule(pl.LightningModule):
             rounding=rounding,
             temperature=temperature,
             steps=steps,
+            adapt_prior=adapt_prior,
             learning_rate=learning_rate,
             learning_rate_z=learning_rate if learning_rate_z is None else learning_rate_z,
             learning_rate_factor=learning_rate_factor,
+            betas=betas,
             evaluate_every=evaluate_every,
             select=select,
         )

@@ -98,29 +98,42 @@ class RefinementResult:
 
 
 @dataclass
-class _Best:
-    """The best latents so far, image by image, kept on the device; without adaptations there is no synchronisation."""
+class _Search:
+    """The best latents so far, image by image, kept on the device, and the table of all that were evaluated."""
 
     latents: Latents
     adaptations: tuple[Adaptation | None, ...]
     score: Tensor  # [B], the least is the best
     loss: Tensor  # [B]
     lmbda: Tensor  # [B]
-    step: Tensor  # [B]
+    best_step: Tensor  # [B]
+    evaluations: list[Tensor]  # [3, B] each
+    steps: list[int]
+
+    @classmethod
+    def of(cls, latents: Latents, rounded: Quantised, found: RateDistortion, score: Tensor, lmbda: float | Tensor) -> _Search:
+        """Begins with the start of a refinement."""
+        adaptations = rounded.adaptations or (None,) * len(score)
+        everywhere = torch.as_tensor(lmbda, dtype=score.dtype, device=score.device).expand_as(score)
+        kept, step = latents.map(lambda value: value.detach().clone()), torch.zeros_like(score, dtype=torch.long)
+        return cls(kept, adaptations, score, found.loss, everywhere, step, [_table(found)], [0])
 
     def offer(
-        self, latents: Latents, rounded: Quantised, score: Tensor, loss: Tensor, lmbda: float | Tensor, step: int, always: bool
+        self, step: int, latents: Latents, rounded: Quantised, found: RateDistortion, score: Tensor, lmbda: float | Tensor
     ) -> None:
-        better = torch.ones_like(loss, dtype=torch.bool) if always else score < self.score
+        """Takes up latents that were evaluated after ``step`` steps, where their score is less."""
+        better = score < self.score
+        for kept, new in zip(self.latents.tensors(), latents.tensors(), strict=True):
+            kept.copy_(torch.where(better.view(-1, 1, 1, 1), new.detach(), kept))
         if rounded.adaptations:
             pairs = zip(better.tolist(), rounded.adaptations, self.adaptations, strict=True)
             self.adaptations = tuple(new if is_better else kept for is_better, new, kept in pairs)
-        for kept, new in zip(self.latents.tensors(), latents.tensors(), strict=True):
-            kept.copy_(torch.where(better.view(-1, 1, 1, 1), new.detach(), kept))
         self.score = torch.where(better, score, self.score)
-        self.loss = torch.where(better, loss, self.loss)
+        self.loss = torch.where(better, found.loss, self.loss)
         self.lmbda = torch.where(better, lmbda, self.lmbda)
-        self.step = torch.where(better, step, self.step)
+        self.best_step = torch.where(better, step, self.best_step)
+        self.evaluations.append(_table(found))
+        self.steps.append(step)
 
 
 def refine(
@@ -165,30 +178,32 @@ def refine(
             x_hat = exact.synthesise(quantised.y_hat).clamp_(0, 1).mul_(255).round_().div_(255)
             return quantised, rate_distortion(x, x_hat, exact.bits(quantised), objective, true)
 
+    def score(found: RateDistortion, progress: float) -> Tensor:
+        if settings.select == "last":
+            return torch.full_like(found.loss, -progress)
+        return found.loss if controller is None else controller.score(found, progress)
+
+    unrefined = start is None
     with torch.no_grad():
         start = codec.analyse(x) if start is None else start
     latents = start.map(lambda value: value.detach().clone(memory_format=torch.channels_last).requires_grad_())
     optimizer = _optimizer(latents, settings)
-    if controller is not None:
-        objective = controller.objective
-    base, first = evaluate(latents, adapting=False)
+    objective = objective if controller is None else controller.objective
+    base, first = evaluate(latents, settings.adapt_prior and not unrefined)
+    search = _Search.of(start, base, first, score(first, 0.0), objective.lmbda)
+    relax = relaxation(settings.rounding, fast, noise, x, base.y_hat, objective, true) if settings.steps else None
     rounded = adapt(exact, base) if settings.adapt_prior else base
-    relaxed_loss = relaxation(settings.rounding, fast, noise, x, base.y_hat, objective, true)
-    score = first.loss if controller is None else controller.score(first, 0.0)
-    lmbda = torch.as_tensor(objective.lmbda, dtype=first.loss.dtype, device=x.device).expand(len(x))
-    step_0 = torch.zeros(len(x), dtype=torch.long, device=x.device)
-    best = _Best(start.map(torch.clone), (None,) * len(x), score, first.loss, lmbda, step_0)
     if controller is not None:
         objective = controller.observe(first, 0.0)
-    evaluations, evaluated_steps = [_table(first)], [0]
     curves = torch.zeros(settings.steps, len(CURVES), len(x), device=x.device)
 
     for step in range(settings.steps):
+        assert relax is not None
         tau = settings.temperature(step, settings.steps)
         factor = settings.learning_rate_factor(step, settings.steps)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        relaxed = relaxed_loss(latents, rounded, tau, step, settings.steps)
+        relaxed = relax(latents, rounded.adaptations, tau, step, settings.steps)
         now = rate_distortion(x, relaxed.x_hat, relaxed.bits, objective, true, relaxed.excess)
         # Bits of the whole image rather than bits a pixel: Adam's epsilon then matters at no size.
         optimizer.zero_grad(set_to_none=True)
@@ -200,28 +215,25 @@ def refine(
         done = step + 1
         if done % settings.evaluate_every == 0 or done == settings.steps:
             rounded, hard = evaluate(latents, settings.adapt_prior)
-            score = hard.loss if controller is None else controller.score(hard, done / settings.steps)
-            best.offer(latents, rounded, score, hard.loss, objective.lmbda, done, always=settings.select == "last")
+            search.offer(done, latents, rounded, hard, score(hard, done / settings.steps), objective.lmbda)
             if controller is not None:
                 objective = controller.observe(hard, done / settings.steps)
-            evaluations.append(_table(hard))
-            evaluated_steps.append(done)
             if listener is not None:
-                listener(done, best.loss)
+                listener(done, search.loss)
 
     with torch.no_grad():
-        refined = replace(codec.quantise(best.latents, hard_round), adaptations=best.adaptations)
+        refined = replace(codec.quantise(search.latents, hard_round), adaptations=search.adaptations)
     return RefinementResult(
         base=base,
         refined=refined,
-        latents=best.latents,
-        lmbda=best.lmbda,
+        latents=search.latents,
+        lmbda=search.lmbda,
         base_loss=first.loss,
-        refined_loss=best.loss,
-        best_step=best.step,
+        refined_loss=search.loss,
+        best_step=search.best_step,
         curves=curves.cpu(),
-        evaluations=torch.stack(evaluations).cpu(),
-        evaluated_steps=evaluated_steps,
+        evaluations=torch.stack(search.evaluations).cpu(),
+        evaluated_steps=search.steps,
         seconds=time.perf_counter() - started,
     )
 

@@ -16,16 +16,20 @@ steps, which is what makes 150 of them enough.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_modules.codecs.base import Bits, Codec, Latents, Quantised
+from lightning_modules.codecs.adaptation import Adaptation
+from lightning_modules.codecs.base import Bits, Codec, Latents
 from lightning_modules.rate_distortion import Objective, TruePixels, pixel_curvature
 from lightning_modules.rounding import Noise, Rounding, SigmoidScaledLogitRounding
-from lightning_modules.temperature import Ramp, Schedule
+from lightning_modules.temperature import Constant, Ramp, Schedule
+
+Adaptations = tuple[Adaptation | None, ...]
+"""One an image; none at all where files adapt nothing."""
 
 
 class ExpectedRounding(Rounding):
@@ -45,6 +49,10 @@ class ExpectedRounding(Rounding):
             raise ValueError(f"probes must be at least 1, not {probes}")
         self.z = SigmoidScaledLogitRounding(a=1.33) if z is None else z
         self.excess, self.probes = excess, probes
+
+    def resting_at(self, step: int, steps: int) -> ExpectedRounding:
+        """As it is at ``step`` of ``steps``, at every step: for going on from latents that were reached there."""
+        return ExpectedRounding(self.z, Constant(self.excess(step, steps)), self.probes)
 
     def __call__(self, value: Tensor, offset: Tensor | None, tau: float, noise: Noise) -> Tensor:
         return self.z(value, offset, tau, noise)
@@ -77,11 +85,10 @@ class Relaxation:
     def __init__(self, rounding: Rounding, codec: Codec, noise: Noise) -> None:
         self.rounding, self.codec, self.noise = rounding, codec, noise
 
-    def __call__(self, latents: Latents, adapted: Quantised, tau: float, step: int, steps: int) -> Relaxed:
-        """What stands for the file of ``latents`` at ``step`` of ``steps`` and temperature ``tau``; the priors are adapted as in
-        ``adapted``."""
+    def __call__(self, latents: Latents, adaptations: Adaptations, tau: float, step: int, steps: int) -> Relaxed:
+        """What stands for the file of ``latents`` with these adaptations, at ``step`` of ``steps`` and temperature ``tau``."""
         sample = self.codec.quantise(latents, lambda value, offset: self.rounding(value, offset, tau, self.noise))
-        sample = Quantised(sample.y_hat, sample.z_hat, sample.prior, adapted.adaptations)
+        sample = replace(sample, adaptations=adaptations)
         return Relaxed(self.codec.synthesise(sample.y_hat), self.codec.bits(sample))
 
 
@@ -110,7 +117,7 @@ class Expectation(Relaxation):
         self.expected = rounding
         self.curvature = self._curvature(x, y_hat, objective, true)
 
-    def __call__(self, latents: Latents, adapted: Quantised, tau: float, step: int, steps: int) -> Relaxed:
+    def __call__(self, latents: Latents, adaptations: Adaptations, tau: float, step: int, steps: int) -> Relaxed:
         offsets: list[Tensor | None] = []
 
         def quantise(value: Tensor, offset: Tensor | None) -> Tensor:
@@ -119,8 +126,7 @@ class Expectation(Relaxation):
             offsets.append(offset)
             return value
 
-        mean = self.codec.quantise(latents, quantise)
-        mean = Quantised(mean.y_hat, mean.z_hat, mean.prior, adapted.adaptations)
+        mean = replace(self.codec.quantise(latents, quantise), adaptations=adaptations)
         (offset,) = offsets
         centred = latents.y if offset is None else latents.y - offset
         floor = torch.floor(centred.detach())
@@ -130,8 +136,7 @@ class Expectation(Relaxation):
         expected = (1 - up) * self.codec.bits_of_y(down, prior) + up * self.codec.bits_of_y(down + 1, prior)
         weight = self.expected.excess(step, steps)
         excess = weight * (self.curvature * up * (1 - up)).sum((1, 2, 3))
-        bits = Bits(expected.sum((1, 2, 3)), self.codec.bits(mean).z)
-        return Relaxed(self.codec.synthesise(mean.y_hat), bits, excess)
+        return Relaxed(self.codec.synthesise(mean.y_hat), self.codec.total_bits(expected, mean), excess)
 
     def _curvature(self, x: Tensor, y_hat: Tensor, objective: Objective, true: TruePixels) -> Tensor:
         """Distortion that an element's own variance adds, of the shape of ``y_hat``: the diagonal of J^T W J.

@@ -24,7 +24,7 @@ from lightning_modules.cli import errors_in_one_line
 from lightning_modules.codecs.checkpoint import LoadedCodec, load_codec
 from lightning_modules.coding import CodedImage, code_image, code_result
 from lightning_modules.landing import TargetedRefinement
-from lightning_modules.presets import default_settings
+from lightning_modules.presets import preset
 from lightning_modules.rate_distortion import Objective
 from lightning_modules.refiner import refine
 from lightning_modules.results import format_psnr
@@ -37,7 +37,7 @@ def refined(loaded: LoadedCodec, image: Tensor, steps: int, target: Target | Non
     assert loaded.lmbda is not None
     height, width = image.shape[-2:]
     x = pad(to_float(image), loaded.codec.stride)[None]
-    objective, settings = Objective(loaded.lmbda, loaded.distortion), default_settings(steps)
+    objective, settings = Objective(loaded.lmbda, loaded.distortion), preset(steps=steps)
     if target is None:
         result = refine(loaded.codec, x, [(height, width)], objective, settings, [0])
         return code_result(loaded, result, 0, image, objective, settings.select)[1]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 import refine
@@ -15,7 +14,6 @@ from data.images import read_image, write_image
 from lightning_modules.bitstream import decode_image
 from lightning_modules.codecs.checkpoint import LoadedCodec
 from lightning_modules.metrics import psnr_db
-from lightning_modules.presets import default_settings
 from lightning_modules.rate_distortion import Objective
 
 ROOT = Path(__file__).parents[1]
@@ -149,17 +147,6 @@ def test_latents_that_diverge_are_a_failure_and_not_a_file(folder: Path, tmp_pat
         run(folder, tmp_path / "run", "--model.learning_rate=1e30", "--model.select=last", "--data.limit=1")
     assert stop.value.code == 1
     assert "diverged" in json.loads((tmp_path / "run/summary.json").read_text())["failures"]["large"]
-
-
-def test_the_preset_of_codec_py_is_the_default_configuration() -> None:
-    config = yaml.safe_load((ROOT / "configs/refine/ssl.yaml").read_text())["model"]
-    preset = default_settings(config["steps"])
-    assert config["rounding"]["class_path"].endswith(type(preset.rounding).__name__)
-    assert config["rounding"]["init_args"] == vars(preset.rounding)
-    for key, schedule in (("temperature", preset.temperature), ("learning_rate_factor", preset.learning_rate_factor)):
-        assert config[key]["class_path"].endswith(type(schedule).__name__)
-        assert config[key]["init_args"] == vars(schedule)
-    assert (config["learning_rate"], config["learning_rate_z"]) == (preset.learning_rate, preset.learning_rate_z)
 
 
 def test_a_precision_of_the_trainer_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from lightning_modules.codecs.checkpoint import LoadedCodec, load_codec
 from lightning_modules.coding import code_image
 from lightning_modules.landing import TargetedRefinement, extra_steps
 from lightning_modules.metrics import psnr_db
-from lightning_modules.presets import default_settings
+from lightning_modules.presets import preset
 from lightning_modules.rate_distortion import Objective, RateDistortion
 from lightning_modules.rounding import hard_round
 from lightning_modules.targets import LIMIT, FileSize, LambdaController, Target
@@ -50,7 +50,7 @@ def base_bpp(embedded: LoadedCodec, crop: Tensor) -> float:
 
 
 def targeted(loaded: LoadedCodec, target: Target, steps: int = STEPS) -> TargetedRefinement:
-    return TargetedRefinement(loaded, OBJECTIVE, replace(default_settings(steps), dtype=torch.float32), target)
+    return TargetedRefinement(loaded, OBJECTIVE, replace(preset(steps=steps), dtype=torch.float32), target)
 
 
 @pytest.mark.parametrize("factor", [0.85, 1.15])

@@ -7,8 +7,8 @@ and above says much about the next symbol. Two numbers and a few weights a chann
     sigma'_c = max(sigma_c, 0.11) exp(gain_c / 8)
     mu'_c    = mu_c + round(sum over taps of weight / 16 * symbol)         symbol = y_hat - mu
 
-The taps of a predicted channel are its own neighbours, left, above, above left and above right, and the symbols at the same position
-in the predicted channels before it. The synthesis and its input stay as they are: this is lossless.
+The taps of a predicted channel are its own neighbours, left, above, above left and above right, and the symbols at the same
+position in the predicted channels before it. The synthesis and its input stay as they are: this is lossless.
 """
 
 from __future__ import annotations

@@ -147,7 +147,11 @@ class Codec(nn.Module, ABC):
 
     def bits(self, quantised: Quantised) -> Bits:
         """Bits of each image, -log2 of the densities summed over its elements."""
-        bits_y = self.bits_of_y(quantised.y_hat, quantised.adapted_prior).sum((1, 2, 3))
+        return self.total_bits(self.bits_of_y(quantised.y_hat, quantised.adapted_prior), quantised)
+
+    def total_bits(self, bits_of_y: Tensor, quantised: Quantised) -> Bits:
+        """Bits of each image from those of the elements of y; z and adaptations are those of ``quantised``."""
+        bits_y = bits_of_y.sum((1, 2, 3))
         if any(quantised.adaptations):
             told = [0 if adaptation is None else 8 * len(adaptation.to_bytes()) for adaptation in quantised.adaptations]
             bits_y = bits_y + bits_y.new_tensor(told)
