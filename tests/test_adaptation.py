@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import codec as command
+from data.images import write_image
+from lightning_modules.adapting import adapt, fit
+from lightning_modules.bitstream import Bitstream, BitstreamError, decode_image, encode_image
+from lightning_modules.codecs import FactorisedPriorCodec, MeanScaleHyperpriorCodec, ScaleHyperpriorCodec
+from lightning_modules.codecs.adaptation import TAPS, Adaptation
+from lightning_modules.codecs.base import Quantised
+from lightning_modules.codecs.checkpoint import LoadedCodec
+from lightning_modules.rounding import hard_round
+from tests.conftest import random_codec
+
+EXAMPLE = Adaptation(
+    gains=(0, 3, -12, 0, 0, 12, 0, 0, -1, 0, 0, 0),
+    channels=(7, 0, 11),
+    weights=((12, 4, -3, 0, 0, 0, 0), (0, 32, -32, 1, 5, 0, 0), (3, 3, 3, 3, -9, 2, 0)),
+)
+
+
+def symbols(height: int, width: int) -> Tensor:
+    generator = torch.Generator().manual_seed(height * width)
+    return torch.randint(-40, 41, (1, 12, height, width), generator=generator).double()
+
+
+def test_bytes_and_back() -> None:
+    data = EXAMPLE.to_bytes()
+    assert Adaptation.from_bytes(data, 12) == EXAMPLE
+    assert len(data) < 40
+    empty = Adaptation((0,) * 192, (), ())
+    assert Adaptation.from_bytes(empty.to_bytes(), 192) == empty and len(empty.to_bytes()) == 25
+
+
+@pytest.mark.parametrize(
+    "change", [lambda data: data[:3], lambda data: b"\x09" + data[1:], lambda data: b"\xff" * 60, lambda data: b""]
+)
+def test_forged_bytes_are_refused(change: object) -> None:
+    assert callable(change)
+    with pytest.raises(ValueError, match="adaptation"):
+        Adaptation.from_bytes(change(EXAMPLE.to_bytes()), 12)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 1), (6, 9)])
+def test_residuals_become_symbols_again(size: tuple[int, int]) -> None:
+    values = symbols(*size)
+    residuals = values - EXAMPLE.predict(values).round()
+    assert torch.equal(EXAMPLE.restore(residuals), values)
+    assert (residuals != values).any() and torch.equal(residuals[:, 1], values[:, 1])
+
+
+def test_a_prediction_sees_only_what_is_decoded_before_it() -> None:
+    """Symbols behind a position, in its channel or a later one, do not change its prediction."""
+    values = symbols(6, 9)
+    predicted = EXAMPLE.predict(values)
+    order = list(EXAMPLE.channels)
+    for position, channel in enumerate(order):
+        changed = values.clone()
+        changed[0, channel, 3, 5:] += 1
+        changed[0, channel, 4:] += 1
+        for later in order[position + 1 :]:
+            changed[0, later] += 1
+        now = EXAMPLE.predict(changed)
+        assert torch.equal(now[0, channel, :3], predicted[0, channel, :3])
+        assert torch.equal(now[0, channel, 3, :6], predicted[0, channel, 3, :6])
+
+
+def correlated(codec: ScaleHyperpriorCodec, height: int = 256, width: int = 192) -> Quantised:
+    """Latents of which channel 4 is a random walk, and channel 2 three times as wide as the model expects."""
+    generator = torch.Generator().manual_seed(0)
+    latents = codec.analyse(torch.rand(1, 3, height, width, generator=generator))
+    with torch.no_grad():
+        codec.net.h_s[4].bias[: latents.y.shape[1]] = 3  # scales of about 3 everywhere
+    prior = codec.quantise(latents, hard_round).prior
+    assert prior is not None
+    scales = prior.scales
+    y = torch.zeros_like(latents.y)
+    y[:, 4] = (scales[:, 4] * torch.randn(y[:, 4].shape, generator=generator)).cumsum(-1)
+    y[:, 2] = 3 * scales[:, 2] * torch.randn(y[:, 2].shape, generator=generator)
+    return codec.quantise(replace(latents, y=y if prior.means is None else y + prior.means), hard_round)
+
+
+@pytest.mark.parametrize("adapter", [ScaleHyperpriorCodec, MeanScaleHyperpriorCodec])
+def test_what_is_predictable_costs_fewer_bits_and_decodes(adapter: type[ScaleHyperpriorCodec]) -> None:
+    codec = random_codec(adapter)
+    assert isinstance(codec, ScaleHyperpriorCodec)
+    plain = correlated(codec)
+    adapted = adapt(codec, plain)
+    (found,) = adapted.adaptations
+    assert found is not None
+    assert 4 in found.channels and found.weights[found.channels.index(4)][0] > 10
+    assert found.gains[2] > 0
+    before, after = float(codec.bits(plain).total), float(codec.bits(adapted).total)
+    assert after < 0.9 * before
+    strings = codec.encode(adapted)
+    assert len(strings) == 3 and strings[2] == found.to_bytes()
+    assert 8 * sum(map(len, strings)) == pytest.approx(after, rel=0.02, abs=192)  # a string ends with some bytes of the coder
+    assert sum(map(len, strings)) < sum(map(len, codec.encode(plain)))
+    torch.testing.assert_close(codec.decode(strings, 256, 192), plain.y_hat, rtol=0, atol=1e-4)
+
+
+def test_nothing_is_told_where_it_does_not_pay(small_codec: ScaleHyperpriorCodec) -> None:
+    latents = small_codec.analyse(torch.zeros(1, 3, 64, 64))
+    plain = small_codec.quantise(replace(latents, y=torch.zeros_like(latents.y)), hard_round)
+    assert adapt(small_codec, plain).adaptations == (None,)
+    assert len(small_codec.encode(adapt(small_codec, plain))) == 2
+
+
+def test_images_of_a_batch_have_their_own(small_codec: ScaleHyperpriorCodec) -> None:
+    one = correlated(small_codec)
+    assert one.z_hat is not None and one.prior is not None
+    flat = torch.zeros_like(one.y_hat)
+    prior = replace(one.prior, scales=one.prior.scales.repeat(2, 1, 1, 1))
+    both = adapt(small_codec, Quantised(torch.cat([flat, one.y_hat]), one.z_hat.repeat(2, 1, 1, 1), prior))
+    assert both.adaptations[1] == adapt(small_codec, one).adaptations[0]
+    assert float(small_codec.bits(both).y[1]) == pytest.approx(float(small_codec.bits(adapt(small_codec, one)).y), rel=1e-5)
+
+
+def test_the_gradient_reaches_neighbours_that_predict(small_codec: ScaleHyperpriorCodec) -> None:
+    plain = correlated(small_codec)
+    adaptation = fit(small_codec, plain)
+    y = plain.y_hat.clone().requires_grad_()
+    small_codec.bits(replace(plain, y_hat=y, adaptations=(adaptation,))).y.sum().backward()
+    (with_prediction,) = torch.autograd.grad(small_codec.bits(replace(plain, y_hat=y)).y.sum(), y)
+    assert y.grad is not None
+    assert not torch.allclose(y.grad[:, 4], with_prediction[:, 4])
+
+
+def test_a_codec_that_adapts_nothing_refuses_such_files() -> None:
+    codec = random_codec(FactorisedPriorCodec)
+    loaded = LoadedCodec(codec, 0.013, "mse", b"123456")
+    quantised = codec.quantise(codec.analyse(torch.rand(1, 3, 64, 64)), hard_round)
+    assert adapt(codec, quantised).adaptations == ()
+    stream = Bitstream.from_bytes(encode_image(loaded, quantised, 64, 64))
+    with pytest.raises(BitstreamError):
+        decode_image(loaded, replace(stream, strings=[*stream.strings, b"12"]).to_bytes())
+
+
+def test_codec_py_says_what_the_file_tells(photograph: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_image(photograph, tmp_path / "photo.png")
+    command.main(["encode", str(tmp_path / "photo.png"), "-o", str(tmp_path / "photo.bin"), "--preset", "fast", "--steps", "4"])
+    command.main(["info", str(tmp_path / "photo.bin")])
+    assert "adaptation of the prior" in capsys.readouterr().out
+    command.main(["decode", str(tmp_path / "photo.bin"), "-o", str(tmp_path / "back.png")])
+    assert (tmp_path / "back.png").is_file()

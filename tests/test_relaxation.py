@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from data.images import pad, to_float
+from lightning_modules.codecs import Codec, Latents, ScaleHyperpriorCodec
+from lightning_modules.codecs.checkpoint import LoadedCodec
+from lightning_modules.presets import PRESETS, preset
+from lightning_modules.rate_distortion import Objective, TruePixels, mean_squared_error, pixel_curvature
+from lightning_modules.refiner import RefinerSettings, refine
+from lightning_modules.relaxation import Expectation, ExpectedRounding, Relaxation, relaxation
+from lightning_modules.rounding import DeterministicAnnealing, LinearRounding, Noise, SigmoidScaledLogitRounding, hard_round
+from lightning_modules.temperature import Constant, HoldThenCosine, Ramp, ScaledTemperature
+
+OBJECTIVE = Objective(0.013)
+SAMPLES = 300
+FAST = RefinerSettings(
+    rounding=ExpectedRounding(),
+    temperature=ScaledTemperature(),
+    steps=20,
+    learning_rate=5e-2,
+    learning_rate_z=6.7e-3,
+    learning_rate_factor=HoldThenCosine(),
+    betas=(0.9, 0.95),
+    evaluate_every=10,
+)
+
+
+def random_rounding(value: Tensor, generator: torch.Generator) -> Tensor:
+    """Each element alone, up with the probability of its fractional part."""
+    floor = value.floor()
+    return floor + (torch.rand(value.shape, generator=generator) < value - floor)
+
+
+def at_work(codec: Codec, x: Tensor, y: Tensor, sizes: list[tuple[int, int]] | None = None, probes: int = 16) -> Relaxation:
+    rounding = ExpectedRounding(z=DeterministicAnnealing(LinearRounding()), excess=Constant(1.0), probes=probes)
+    return relaxation(rounding, codec, Noise(range(len(x))), x, y, OBJECTIVE, TruePixels.of(x, sizes))
+
+
+def test_the_bits_are_the_mean_over_random_roundings(small_codec: ScaleHyperpriorCodec) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(1, 3, 64, 64)
+    latents = small_codec.analyse(x)
+    found = at_work(small_codec, x, latents.y)(latents, (), 0.01, 0, 1)
+    at_rest = small_codec.quantise(latents, hard_round)  # z at a low temperature is rounded hard too
+    samples = [float(small_codec.bits(replace(at_rest, y_hat=random_rounding(latents.y, generator))).y) for _ in range(SAMPLES)]
+    assert float(found.bits.y) == pytest.approx(sum(samples) / SAMPLES, rel=0.01)
+    assert float(found.bits.z) == pytest.approx(float(small_codec.bits(at_rest).z), rel=1e-3)
+    assert torch.equal(found.x_hat, small_codec.synthesise(latents.y))
+
+
+def test_the_excess_is_the_squared_error_that_random_rounding_adds(small_codec: ScaleHyperpriorCodec) -> None:
+    torch.manual_seed(0)
+    linear = nn.Sequential(nn.ConvTranspose2d(12, 3, 24, stride=16, padding=4))  # there the second order is exact
+    small_codec.net.g_s = linear
+    generator = torch.Generator().manual_seed(1)
+    x, y = torch.rand(1, 3, 128, 128), torch.randn(1, 12, 8, 8) * 2
+    latents = Latents(y, small_codec.analyse(x).z)
+    found = at_work(small_codec, x, y, probes=256)(latents, (), 0.5, 0, 1)
+    with torch.no_grad():
+        mean = float(mean_squared_error(x, linear(y)))
+        samples = [float(mean_squared_error(x, linear(random_rounding(y, generator)))) for _ in range(SAMPLES)]
+    assert found.excess is not None
+    assert float(found.excess) == pytest.approx(sum(samples) / SAMPLES - mean, rel=0.05)
+
+
+def test_the_excess_is_weighted_from_0_upwards_and_gone_at_integers(small_codec: ScaleHyperpriorCodec) -> None:
+    x = torch.rand(1, 3, 64, 64)
+    latents = small_codec.analyse(x)
+    work = relaxation(ExpectedRounding(), small_codec, Noise([0]), x, latents.y, OBJECTIVE, TruePixels.of(x))
+    first, middle = work(latents, (), 0.5, 0, 10).excess, work(latents, (), 0.5, 5, 10).excess
+    assert first is not None and middle is not None
+    assert float(first) == 0 and float(middle) > 0
+    rounded = Latents(latents.y.round(), latents.z)
+    at_integers = work(rounded, (), 0.5, 5, 10)
+    assert at_integers.excess is not None and float(at_integers.excess) == 0
+
+
+def test_pixels_of_the_padding_add_no_distortion(small_codec: ScaleHyperpriorCodec) -> None:
+    x = torch.rand(1, 3, 64, 256)
+    work = at_work(small_codec, x, small_codec.analyse(x).y, [(64, 64)])
+    assert isinstance(work, Expectation)
+    assert work.curvature[..., :4].min() > 0
+    assert work.curvature[..., 10:].abs().max() == 0
+
+
+def test_the_curvature_of_ms_ssim_is_that_of_its_loss() -> None:
+    """Along random signs, half the second derivative is the mean of the diagonal; so is a second difference."""
+    torch.manual_seed(0)
+    base = nn.functional.interpolate(torch.rand(1, 3, 12, 12), size=192, mode="bicubic").clamp(0, 1)
+    x, objective = base + 0.05 * torch.randn_like(base), Objective(16.0, "ms_ssim")
+    x_hat = base + 0.05 * torch.randn_like(base)
+    true = TruePixels.of(x)
+    curvature = pixel_curvature(x, x_hat, objective, true, Noise([0])).double()
+    from lightning_modules.rate_distortion import ms_ssim
+
+    def second_difference(signs: Tensor, size: float = 4e-3) -> float:
+        values = [float(ms_ssim(x.double(), x_hat.double() + k * size * signs, true)) for k in (-1, 0, 1)]
+        return -(values[0] - 2 * values[1] + values[2]) / (2 * size**2)
+
+    signs = [torch.where(torch.rand(x.shape) < 0.5, -1.0, 1.0).double() for _ in range(4)]
+    measured = sum(second_difference(sign) for sign in signs) / len(signs)
+    assert float(curvature.sum()) == pytest.approx(measured, rel=0.3)
+
+
+def test_a_batch_is_its_images_one_by_one(any_codec: Codec) -> None:
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    settings = replace(FAST, steps=4, evaluate_every=2, adapt_prior=True)
+    together = refine(any_codec, x, [(64, 64)] * 2, OBJECTIVE, settings, [5, 6])
+    for i in range(2):
+        alone = refine(any_codec, x[i : i + 1], [(64, 64)], OBJECTIVE, settings, [5 + i])
+        torch.testing.assert_close(alone.curves[:, 0, 0], together.curves[:, 0, i], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(alone.refined_loss[0], together.refined_loss[i], rtol=1e-2, atol=1e-3)
+
+
+def test_it_needs_fewer_steps_than_sampling(embedded: LoadedCodec, photograph: Tensor) -> None:
+    x = pad(to_float(photograph[:, 100:228, 200:328]), 64)[None]
+    sampled = replace(FAST, rounding=SigmoidScaledLogitRounding(1.33), learning_rate=2e-2, betas=(0.9, 0.999))
+    losses = [float(refine(embedded.codec, x, [(128, 128)], OBJECTIVE, s, [0]).refined_loss) for s in (FAST, sampled)]
+    assert losses[0] < losses[1]
+
+
+def test_probes_are_needed() -> None:
+    with pytest.raises(ValueError, match="probes"):
+        ExpectedRounding(probes=0)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_what_their_files_say(name: str) -> None:
+    found = preset(name, steps=7)
+    assert isinstance(found.rounding, ExpectedRounding) and found.adapt_prior
+    assert found.rounding.excess == Ramp(0.0, 2.0) and found.steps == 7 and found.betas == (0.9, 0.95)
+    assert preset(name).steps == {"fast": 150, "balanced": 500, "best": 2000}[name]
