@@ -12,7 +12,7 @@ from data.images import write_image
 from lightning_modules.adapting import adapt, fit
 from lightning_modules.bitstream import Bitstream, BitstreamError, decode_image, encode_image
 from lightning_modules.codecs import FactorisedPriorCodec, MeanScaleHyperpriorCodec, ScaleHyperpriorCodec
-from lightning_modules.codecs.adaptation import TAPS, Adaptation
+from lightning_modules.codecs.adaptation import Adaptation
 from lightning_modules.codecs.base import Quantised
 from lightning_modules.codecs.checkpoint import LoadedCodec
 from lightning_modules.rounding import hard_round
