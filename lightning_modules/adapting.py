@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -15,6 +16,7 @@ from lightning_modules.codecs.adaptation import (
     TAPS,
     WEIGHT_UNIT,
     Adaptation,
+    neighbours,
     tap_values,
 )
 from lightning_modules.codecs.base import Codec, Prior, Quantised
@@ -39,8 +41,9 @@ def adapt(codec: Codec, quantised: Quantised) -> Quantised:
     for i in range(len(plain.y_hat)):
         one = _image(plain, i)
         adaptation = fit(codec, one)
-        pays = codec.bits(replace(one, adaptations=(adaptation,))).y < codec.bits(one).y
-        found.append(adaptation if bool(pays) else None)
+        adapted = replace(one, adaptations=(adaptation,)).adapted_prior
+        saved = codec.bits_of_y(one.y_hat, one.prior).sum() - codec.bits_of_y(one.y_hat, adapted).sum()
+        found.append(adaptation if float(saved) > adaptation.bits else None)
     return replace(plain, adaptations=tuple(found))
 
 
@@ -61,38 +64,37 @@ def fit(codec: Codec, quantised: Quantised) -> Adaptation:
         return codec.bits_of_y(residuals, Prior(scales)).sum((0, 2, 3))
 
     model = bits(symbols, scales)
-    every = tuple(range(channels))
-    alone = (_weights(tap_values(symbols, [channel], 0), symbols[:, channel], importance[:, channel]) for channel in every)
-    each = Adaptation((0,) * channels, every, tuple(tuple(weights) for weights in alone))
-    residuals = symbols - each.predict(symbols).round()
-    _, predicted = _gains(bits, residuals, scales)
-    gains, scaled = _gains(bits, symbols, scales)
+    # Every channel by its own neighbours first, all at once.
+    taps = torch.stack(neighbours(symbols[0]), 1)  # [M, taps, h, w]
+    alone = _weights(taps, symbols[0], importance[0])
+    own = (alone.to(taps)[:, :, None, None] * WEIGHT_UNIT * taps).sum(1)
+    _, predicted = _gains(bits, symbols - own[None].round(), scales)
+    _, scaled = _gains(bits, symbols, scales)
     savings = torch.minimum(model, scaled + GAIN_BITS) - predicted - CHANNEL_BITS
     chosen = [channel for channel in savings.argsort(descending=True).tolist()[:PREDICTED] if savings[channel] > 0]
-    weights = tuple(
-        tuple(_weights(tap_values(symbols, chosen, position), symbols[:, channel], importance[:, channel]))
-        for position, channel in enumerate(chosen)
-    )
-    adaptation = Adaptation((0,) * channels, tuple(chosen), weights)
-    gains, scaled = _gains(bits, symbols - adaptation.predict(symbols).round(), scales)
-    unscaled = bits(symbols - adaptation.predict(symbols).round(), scales)
-    kept = torch.where(unscaled - scaled > GAIN_BITS, gains, 0)
-    return replace(adaptation, gains=tuple(int(gain) for gain in kept))
+    weights = []
+    for position, channel in enumerate(chosen):
+        taps = torch.stack(tap_values(symbols, chosen, position), 1)
+        (found,) = _weights(taps, symbols[:, channel], importance[:, channel]).tolist()
+        weights.append((*found, *[0] * (TAPS - len(found))))
+    adaptation = Adaptation((0,) * channels, tuple(chosen), tuple(weights))
+    residuals = symbols - adaptation.predict(symbols).round()
+    gains, scaled = _gains(bits, residuals, scales)
+    kept = torch.where(bits(residuals, scales) - scaled > GAIN_BITS, gains, 0)
+    return replace(adaptation, gains=tuple(kept.tolist()))
 
 
-def _weights(taps: list[Tensor], wanted: Tensor, importance: Tensor) -> list[int]:
-    """Least squares, weighted, of ``wanted`` ``[1, h, w]`` by the taps, in units of the file and filled up to :data:`TAPS`."""
-    values = torch.stack([tap.flatten() for tap in taps]).double()  # [taps, h * w]
-    weighted = values * importance.flatten()
-    ridge = 1e-3 * torch.eye(len(taps), dtype=values.dtype, device=values.device)
-    solved = torch.linalg.solve(weighted @ values.t() + ridge, weighted @ wanted.flatten().double())
-    units = (solved / WEIGHT_UNIT).round().clamp(-MAX_WEIGHT, MAX_WEIGHT).int().tolist()
-    return units + [0] * (TAPS - len(units))
+def _weights(taps: Tensor, wanted: Tensor, importance: Tensor) -> Tensor:
+    """Weighted least squares of ``wanted`` ``[n, h, w]`` by the taps ``[n, taps, h, w]``, in units of the file: ``[n, taps]``."""
+    values = taps.flatten(2).double()
+    weighted = values * importance.flatten(1)[:, None]
+    ridge = 1e-3 * torch.eye(values.shape[1], dtype=values.dtype, device=values.device)
+    solved = torch.linalg.solve(weighted @ values.mT + ridge, weighted @ wanted.flatten(1).double()[:, :, None])[..., 0]
+    return (solved / WEIGHT_UNIT).round().clamp(-MAX_WEIGHT, MAX_WEIGHT).long()
 
 
-def _gains(bits: object, residuals: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+def _gains(bits: Callable[[Tensor, Tensor], Tensor], residuals: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
     """The best gain of each channel and the bits of the channel with it, ``[M]`` each."""
-    assert callable(bits)
     gains = torch.zeros(residuals.shape[1], dtype=torch.int64, device=residuals.device)
     least = bits(residuals, scales)
     for steps in (COARSE, FINE, FINE):

@@ -3,15 +3,15 @@
 ::
 
     offset  bytes  field
-         0      4  magic "SGA\\x01": the last byte is the version of the format
+         0      4  magic "SGA\\x02": the last byte is the version of the format
          4      6  hash of the model (weights and coding tables)
         10      2  height of the image in pixels
         12      2  width
         14      4  CRC-32 of the payload
         18      1  number of strings
         19      2  low half of the CRC-32 of bytes 0 ... 18
-        21      -  payload: the strings in reverse (z, then y), each but the last behind its length (LEB128: 7 bits a byte,
-                   low first)
+        21      -  payload: the strings in reverse (adaptation of the prior if there is one, z, y), each but the last behind its
+                   length (LEB128: 7 bits a byte, low first)
 
 Integers are little-endian. How latents were found does not show: a refined file decodes like any other.
 """
@@ -30,7 +30,9 @@ from lightning_modules.codecs.base import Quantised
 from lightning_modules.codecs.checkpoint import LoadedCodec
 
 MAGIC = b"SGA"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)
+"""Files of version 1 have no adaptation, and are the same otherwise."""
 Y_STRIDE = 16
 """Pixels an element of y, along each side, in every codec."""
 MAX_SIDE = 2**16 - 1
@@ -41,7 +43,7 @@ _FIELDS = struct.Struct("<3sB6sHHIB")
 _CHECK = struct.Struct("<H")
 HEADER_BYTES = _FIELDS.size + _CHECK.size
 MAX_OVERHEAD_BYTES = HEADER_BYTES + 3
-"""Header and the length of z, where z is under 2 MiB."""
+"""Header and the length of z, where z is under 2 MiB; the length of an adaptation counts as part of it."""
 
 
 class BitstreamError(ValueError):
@@ -91,8 +93,8 @@ class Bitstream:
         (check,) = _CHECK.unpack_from(data, _FIELDS.size)
         if check != zlib.crc32(data[: _FIELDS.size]) & 0xFFFF:
             raise BitstreamError("damaged: the checksum of the header is wrong")
-        if version != VERSION:
-            raise BitstreamError(f"format version {version}; this program reads version {VERSION}")
+        if version not in READABLE:
+            raise BitstreamError(f"format version {version}; this program reads versions {READABLE[0]} to {READABLE[-1]}")
         check_size(height, width)
         payload = data[HEADER_BYTES:]
         if crc != zlib.crc32(payload):

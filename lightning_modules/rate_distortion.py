@@ -143,8 +143,11 @@ def pixel_curvature(x: Tensor, x_hat: Tensor, objective: Objective, true: TruePi
         for _ in range(PROBES):
             signs = torch.where(noise.uniform(x) < 0.5, -1.0, 1.0)
             (product,) = torch.autograd.grad(gradient, x_hat, signs, retain_graph=True)
-            curvature += signs * product / (2 * PROBES)
-        curvature = F.avg_pool2d(curvature.mean(1, keepdim=True), 15, 1, 7, count_include_pad=False).clamp(min=0).expand_as(x)
+            # MS-SSIM has a kink where contrasts are opposite, with no second derivative.
+            curvature += torch.nan_to_num(signs * product, nan=0.0, posinf=0.0, neginf=0.0) / (2 * PROBES)
+        mask = torch.ones_like(x[:, :1]) if true.mask is None else true.mask
+        near = F.avg_pool2d(mask, 15, 1, 7).clamp(min=1e-6)  # share of true pixels about each
+        curvature = (F.avg_pool2d(curvature.mean(1, keepdim=True), 15, 1, 7) / near).clamp(min=0).expand_as(x)
     return curvature if true.mask is None else curvature * true.mask
 
 

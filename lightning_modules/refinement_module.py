@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from data.refinement_data import ImageFile, RefinementBatch
@@ -171,6 +172,8 @@ class RefinementModule(pl.LightningModule):
         images = []
         for i, file in enumerate(batch.files):
             original = batch.originals[i]
+            if not torch.isfinite(result.curves[:, 0, i]).all():
+                rank_zero_warn(f"{file.name}: the loss was not finite at some steps; the best latents of before are kept")
             try:
                 if targeted is None:
                     images.append(self._code(file, original, result, i))

@@ -4,7 +4,8 @@ Sampling (SGA, SGA+ and the baselines) rounds y and z at random and lets the los
 no sample of y. Let y be rounded at random, each element alone, down with probability 1 - p and up with p, its fractional part. Then
 
 - the mean of the rounded y is y itself;
-- the expected bits are exactly ``(1 - p) bits(floor y) + p bits(floor y + 1)``;
+- the expected bits are ``(1 - p) bits(floor y) + p bits(floor y + 1)``, exactly where the prior of an element does not depend on
+  other elements of y (a context model and predicted channels see those at their means);
 - the expected squared error is that of the mean, ``D(y)``, and, to second order, ``sum_i h_i p_i (1 - p_i)`` more, where
   ``h_i = sum over pixels of (d x_hat / d y_i)^2``.
 
@@ -51,8 +52,9 @@ class ExpectedRounding(Rounding):
         self.excess, self.probes = excess, probes
 
     def resting_at(self, step: int, steps: int) -> ExpectedRounding:
-        """As it is at ``step`` of ``steps``, at every step: for going on from latents that were reached there."""
-        return ExpectedRounding(self.z, Constant(self.excess(step, steps)), self.probes)
+        """As it is at ``step`` of ``steps``, at every step: for going on a little from latents that were reached there, with
+        fewer probes, as they take longer than a few steps do."""
+        return ExpectedRounding(self.z, Constant(self.excess(step, steps)), max(1, self.probes // 4))
 
     def __call__(self, value: Tensor, offset: Tensor | None, tau: float, noise: Noise) -> Tensor:
         return self.z(value, offset, tau, noise)
@@ -151,7 +153,9 @@ class Expectation(Relaxation):
             signs = torch.where(self.noise.uniform(x_hat) < 0.5, -root, root)
             (gradient,) = torch.autograd.grad(x_hat, y_hat, signs, retain_graph=True)
             total += gradient.square()
-        return F.avg_pool2d(F.pad(total / self.expected.probes, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        inside = (total > 0).float()  # latents of padding alone have no part in the mean
+        total, inside = (F.avg_pool2d(F.pad(each, (1, 1, 1, 1), mode="replicate"), 3, stride=1) for each in (total, inside))
+        return total / (self.expected.probes * inside.clamp(min=1e-6))
 
 
 def relaxation(

@@ -10,7 +10,8 @@ from lightning_modules.checks import require_positive
 
 
 class Schedule(ABC):
-    """A number above 0 for each step of a refinement: a temperature, or a factor of the learning rates; each serves as either."""
+    """A number of at least 0 for each step of a refinement: a temperature (which must stay above 0), a factor of the learning
+    rates, or a weight; each serves as any."""
 
     @abstractmethod
     def __call__(self, step: int, steps: int) -> float:
@@ -123,12 +124,19 @@ class Ramp(Schedule):
     """From one value to another on a straight line.
 
     Attributes:
-        start: At the first step.
-        end: Behind the last.
+        start: At the first step; at least 0.
+        end: Behind the last; at least 0.
+
+    Raises:
+        ValueError: An end is negative or not finite.
     """
 
     start: float = 0.0
     end: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.start < math.inf and 0 <= self.end < math.inf):
+            raise ValueError(f"a ramp goes between finite numbers of at least 0, not from {self.start} to {self.end}")
 
     def __call__(self, step: int, steps: int) -> float:
         return self.start + (self.end - self.start) * step / steps

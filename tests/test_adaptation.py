@@ -149,3 +149,9 @@ def test_codec_py_says_what_the_file_tells(photograph: Tensor, tmp_path: Path, c
     assert "adaptation of the prior" in capsys.readouterr().out
     command.main(["decode", str(tmp_path / "photo.bin"), "-o", str(tmp_path / "back.png")])
     assert (tmp_path / "back.png").is_file()
+
+
+def test_a_prediction_without_end_is_refused() -> None:
+    forged = Adaptation((0,) * 12, (3,), ((32, 32, 0, 0, 0, 0, 0),))
+    with pytest.raises(ValueError, match="no end"):
+        forged.restore(torch.ones(1, 12, 4, 4000, dtype=torch.float64))

@@ -90,7 +90,7 @@ def test_forged_files_are_refused_before_memory_is_taken() -> None:
     for data, why in (
         (forged(65535, 65535), "absurd size"),
         (forged(0, 5), "absurd size"),
-        (forged(8, 8, version=2), "version 2"),
+        (forged(8, 8, version=3), "version 3"),
         (forged(8, 8, payload=b"\x05zy"), "behind the end"),
         (forged(8, 8, payload=b"\x80"), "length is missing"),
     ):

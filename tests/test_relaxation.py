@@ -10,7 +10,7 @@ from data.images import pad, to_float
 from lightning_modules.codecs import Codec, Latents, ScaleHyperpriorCodec
 from lightning_modules.codecs.checkpoint import LoadedCodec
 from lightning_modules.presets import PRESETS, preset
-from lightning_modules.rate_distortion import Objective, TruePixels, mean_squared_error, pixel_curvature
+from lightning_modules.rate_distortion import Objective, TruePixels, mean_squared_error, ms_ssim, pixel_curvature
 from lightning_modules.refiner import RefinerSettings, refine
 from lightning_modules.relaxation import Expectation, ExpectedRounding, Relaxation, relaxation
 from lightning_modules.rounding import DeterministicAnnealing, LinearRounding, Noise, SigmoidScaledLogitRounding, hard_round
@@ -96,7 +96,6 @@ def test_the_curvature_of_ms_ssim_is_that_of_its_loss() -> None:
     x_hat = base + 0.05 * torch.randn_like(base)
     true = TruePixels.of(x)
     curvature = pixel_curvature(x, x_hat, objective, true, Noise([0])).double()
-    from lightning_modules.rate_distortion import ms_ssim
 
     def second_difference(signs: Tensor, size: float = 4e-3) -> float:
         values = [float(ms_ssim(x.double(), x_hat.double() + k * size * signs, true)) for k in (-1, 0, 1)]
@@ -135,3 +134,18 @@ def test_presets_are_what_their_files_say(name: str) -> None:
     assert isinstance(found.rounding, ExpectedRounding) and found.adapt_prior
     assert found.rounding.excess == Ramp(0.0, 2.0) and found.steps == 7 and found.betas == (0.9, 0.95)
     assert preset(name).steps == {"fast": 150, "balanced": 500, "best": 2000}[name]
+
+
+def test_opposite_contrasts_leave_the_curvature_of_ms_ssim_finite() -> None:
+    x = torch.rand(1, 3, 176, 192, generator=torch.Generator().manual_seed(0))
+    curvature = pixel_curvature(x, 1 - x, Objective(20.0, "ms_ssim"), TruePixels.of(x, [(170, 185)]), Noise([0]))
+    assert torch.isfinite(curvature).all() and curvature.min() >= 0
+    assert curvature[..., 170:, :].abs().max() == 0
+
+
+def test_the_curvature_at_the_edge_of_the_image_is_not_thinned_by_padding(small_codec: ScaleHyperpriorCodec) -> None:
+    x = torch.rand(1, 3, 64, 256)
+    work = at_work(small_codec, x, small_codec.analyse(x).y, [(64, 128)], probes=64)
+    whole = at_work(small_codec, x, small_codec.analyse(x).y, probes=64)
+    assert isinstance(work, Expectation) and isinstance(whole, Expectation)
+    assert work.curvature[..., :6].sum() == pytest.approx(float(2 * whole.curvature[..., :6].sum()), rel=0.1)  # half the pixels

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,9 @@ LOWEST_SCALE = 0.11
 
 NEIGHBOURS = ((0, -1), (-1, 0), (-1, -1), (-1, 1))
 """Rows and columns from a symbol to those of its channel that predict it."""
+
+MAX_SYMBOL = 2**24
+"""Larger integers are not exact in fp32."""
 
 BEFORE = 3
 """Channels, of the predicted ones before, whose symbols at the same position predict too."""
@@ -51,8 +55,7 @@ class Adaptation:
 
     def scales(self, scales: Tensor) -> Tensor:
         """The adapted standard deviations, from those of the model ``[1, M, h, w]``."""
-        factors = [math.exp(gain * GAIN_UNIT) for gain in self.gains]
-        return scales.clamp(min=LOWEST_SCALE) * scales.new_tensor(factors).view(1, -1, 1, 1)
+        return scales.clamp(min=LOWEST_SCALE) * _factors(self.gains, scales.dtype, scales.device)
 
     def predict(self, symbols: Tensor) -> Tensor:
         """What is added to the means, before it is rounded, from symbols ``[1, M, h, w]``; 0 where a channel is not predicted."""
@@ -64,12 +67,15 @@ class Adaptation:
             taps = zip(weights, tap_values(symbols, self.channels, position), strict=False)
             used = [weight * WEIGHT_UNIT * values for weight, values in taps if weight]
             rows.append(sum(used[1:], used[0]) if used else torch.zeros_like(symbols[:, 0]))
-        return out.index_copy(1, torch.tensor(self.channels, device=symbols.device), torch.stack(rows, 1))
+        return out.index_copy(1, _positions(self.channels, symbols.device), torch.stack(rows, 1))
 
     def restore(self, residuals: Tensor) -> Tensor:
         """The symbols ``[1, M, h, w]`` whose difference to their rounded prediction is ``residuals``; float64 on the CPU.
 
         All numbers are multiples of 1/16, so that every machine finds the same.
+
+        Raises:
+            ValueError: Symbols grow beyond what a coder writes: the file is forged.
         """
         symbols = residuals.clone()
         for position, (channel, weights) in enumerate(zip(self.channels, self.weights, strict=True)):
@@ -85,11 +91,19 @@ class Adaptation:
                 last = 0.0
                 values = []
                 for residual, start in zip(plane[row, 1:-1].tolist(), known.tolist(), strict=True):
-                    last = residual + round(start + left * last)
+                    last = residual + round(start + left * last)  # halves to even, as torch does
+                    if not abs(last) < MAX_SYMBOL:
+                        raise ValueError("the adaptation of the prior is absurd: its predictions have no end")
                     values.append(float(last))
                 plane[row, 1:-1] = plane.new_tensor(values)
             symbols[0, channel] = plane[1:, 1:-1]
         return symbols
+
+    @cached_property
+    def bits(self) -> int:
+        """In the file, with the length that stands before them."""
+        count = len(self.to_bytes())
+        return 8 * (count + (1 if count < 128 else 2))
 
     def to_bytes(self) -> bytes:
         """For the file."""
@@ -122,12 +136,28 @@ class Adaptation:
         return cls(gains, tuple(channels), tuple(weights))
 
 
+@lru_cache(maxsize=64)
+def _factors(gains: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Of the scales, ``[1, M, 1, 1]``; kept, as every step needs them."""
+    return torch.tensor([math.exp(gain * GAIN_UNIT) for gain in gains], dtype=dtype, device=device).view(1, -1, 1, 1)
+
+
+@lru_cache(maxsize=64)
+def _positions(channels: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(channels, device=device)
+
+
 def tap_values(symbols: Tensor, channels: Sequence[int], position: int) -> list[Tensor]:
     """The values that predict the channel at ``position`` of ``channels``, ``[1, h, w]`` each: at most :data:`TAPS`."""
-    height, width = symbols.shape[-2:]
-    own = F.pad(symbols[:, channels[position]], (1, 1, 1, 0))
-    neighbours = [own[:, 1 + down : 1 + down + height, 1 + right : 1 + right + width] for down, right in NEIGHBOURS]
-    return neighbours + [symbols[:, other] for other in channels[max(0, position - BEFORE) : position]]
+    before = channels[max(0, position - BEFORE) : position]
+    return neighbours(symbols[:, channels[position]]) + [symbols[:, other] for other in before]
+
+
+def neighbours(plane: Tensor) -> list[Tensor]:
+    """Of each value of ``plane`` ``[n, h, w]``, those of :data:`NEIGHBOURS`, 0 outside; of the same shape each."""
+    height, width = plane.shape[-2:]
+    padded = F.pad(plane, (1, 1, 1, 0))
+    return [padded[:, 1 + down : 1 + down + height, 1 + right : 1 + right + width] for down, right in NEIGHBOURS]
 
 
 def _golomb(number: int, order: int) -> str:

@@ -11,6 +11,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Self
 
 import torch
@@ -117,6 +118,12 @@ class Bits:
         return self.y + self.z
 
 
+@lru_cache(maxsize=64)
+def _constants(values: tuple[int, ...], device: torch.device) -> Tensor:
+    """``[B]`` in fp32; kept, as every step needs them."""
+    return torch.tensor(values, dtype=torch.float32, device=device)
+
+
 class Codec(nn.Module, ABC):
     """A CompressAI model behind the interface that training, refinement and files share.
 
@@ -143,7 +150,10 @@ class Codec(nn.Module, ABC):
 
     @abstractmethod
     def quantise(self, latents: Latents, quantise: Quantise) -> Quantised:
-        """Latents rounded by ``quantise``, hyper-latents first, each about the offset at which it is coded."""
+        """Latents rounded by ``quantise``, hyper-latents first, each about the offset at which it is coded.
+
+        ``quantise`` is called once with the very tensors that ``latents`` holds, so that it can tell them apart.
+        """
 
     def bits(self, quantised: Quantised) -> Bits:
         """Bits of each image, -log2 of the densities summed over its elements."""
@@ -153,8 +163,8 @@ class Codec(nn.Module, ABC):
         """Bits of each image from those of the elements of y; z and adaptations are those of ``quantised``."""
         bits_y = bits_of_y.sum((1, 2, 3))
         if any(quantised.adaptations):
-            told = [0 if adaptation is None else 8 * len(adaptation.to_bytes()) for adaptation in quantised.adaptations]
-            bits_y = bits_y + bits_y.new_tensor(told)
+            told = tuple(0 if adaptation is None else adaptation.bits for adaptation in quantised.adaptations)
+            bits_y = bits_y + _constants(told, bits_y.device)
         return Bits(bits_y, torch.zeros_like(bits_y) if quantised.z_hat is None else self.bits_of_z(quantised.z_hat).sum((1, 2, 3)))
 
     @abstractmethod

@@ -10,10 +10,8 @@ from compressai.ans import RansDecoder
 from compressai.entropy_models import EntropyBottleneck, EntropyModel, GaussianConditional
 from torch import Tensor
 
+from lightning_modules.codecs.adaptation import MAX_SYMBOL
 from lightning_modules.codecs.base import Prior
-
-MAX_SYMBOL = 2**24
-"""Larger integers are not exact in fp32."""
 
 
 def gaussian_bits(model: GaussianConditional, y_hat: Tensor, prior: Prior) -> Tensor:
