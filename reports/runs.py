@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from lightning_modules.codecs.checkpoint import EMBEDDED, EMBEDDED_PATH
 from lightning_modules.results import IMAGES, ImageResult, names_with_results, read_result
 
 CONFIG = "config.yaml"
@@ -82,8 +83,9 @@ class Run:
 
     @property
     def checkpoint(self) -> str:
-        """Of the codec, as the run was told."""
-        return str(self.config["model"]["checkpoint"])
+        """Of the codec, as the run was told; the embedded one by that name, however it was given."""
+        given = str(self.config["model"]["checkpoint"])
+        return EMBEDDED if Path(given).name == EMBEDDED_PATH.name else given
 
     def mean(self, column: str, images: Sequence[str]) -> float | None:
         """Mean of a column of ``results.csv`` over the named images; ``None`` where one of them lacks it."""
