@@ -150,8 +150,6 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--data.root", dest="root", default="samples", metavar="DIR", help="images, as for refine.py")
     parser.add_argument("--output", type=Path, required=True, metavar="STUDY", help="folder of the runs")
     parser.add_argument("--dry-run", action="store_true", help="check all options, print the commands and stop")
-    if args is None:
-        args, sys.argv[1:] = sys.argv[1:], []  # Lightning warns where the runs' options stand beside the command's
     options, more = parser.parse_known_args(args)
     with errors_in_one_line():
         output: Path = options.output

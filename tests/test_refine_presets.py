@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import pytest
 import yaml
 
 import refine
+from lightning_modules import startup
 
 CONFIGS = Path(__file__).parents[1] / "configs/refine"
 SGA = {"SgaTemperature": {"tau_max": 0.5, "rate": 1e-3, "t0": 700}}
@@ -56,3 +60,13 @@ def test_published_settings(name: str, capsys: pytest.CaptureFixture[str]) -> No
     assert (of(model["rounding"]), of(model["temperature"])) == (rounding, temperature)
     assert (model["learning_rate"], model["learning_rate_z"], model["steps"]) == (learning_rate, None, 2000)
     assert of(model["learning_rate_factor"]) == {"Constant": {"value": 1.0}}
+
+
+def test_the_command_line_brings_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["refine.py", "--data.root=photographs", "--output=run", "--print_config"])
+    with warnings.catch_warnings(record=True) as seen, pytest.raises(SystemExit) as stop:
+        warnings.simplefilter("always", UserWarning)
+        importlib.reload(startup)  # pytest has put its own filters in place of the commands'
+        refine.main()
+    assert stop.value.code == 0
+    assert [str(warning.message) for warning in seen if "args parameter" in str(warning.message)] == []
