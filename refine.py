@@ -1,6 +1,6 @@
-"""Refines images and writes bitstreams: ``python refine.py --config configs/refine/fast.yaml --data.root DIR --output RUN``.
+"""Refines images and writes bitstreams: ``python refine.py --config fast --data.root DIR --output RUN``.
 
-Without ``--config`` it is ``configs/refine/balanced.yaml``.
+``--config`` is a name of ``configs/refine`` or the path of a file; without it, it is ``balanced``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lightning_modules.callbacks.progress import RefinementProgress
 from lightning_modules.callbacks.results import EndOnSigterm, ResultWriter
 from lightning_modules.cli import INTERRUPTED, TERMINATED, errors_in_one_line, fail
 from lightning_modules.hparams import settings_row, write_hparams
-from lightning_modules.presets import CONFIGS, DEFAULT
+from lightning_modules.presets import with_config
 from lightning_modules.refinement_module import RefinementModule
 from lightning_modules.results import (
     FAILURES,
@@ -86,15 +86,12 @@ class RefinementCLI(LightningCLI):
 def main(args: list[str] | None = None) -> int:
     """Runs the command (``args``: of it, by default the process's); 0, or 1 where an image failed or missed its target."""
     torch.backends.cudnn.allow_tf32 = False  # "fp32" below means it
-    args = sys.argv[1:] if args is None else args
-    if not any(word.split("=")[0] in ("--config", "--print_config", "--help", "-h") for word in args):
-        args = ["--config", str(CONFIGS / f"{DEFAULT}.yaml"), *args]
     with errors_in_one_line():
         cli = RefinementCLI(
             RefinementModule,
             RefinementDataModule,
             run=False,
-            args=args,
+            args=with_config(sys.argv[1:] if args is None else args),
             save_config_callback=None,
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=False,
