@@ -192,7 +192,9 @@ def report(cli: RefinementCLI, names: list[str], mark: str, interrupted: int | N
     if left:
         fail(unfinished, 1)
     if missed:
-        fail(f"{len(missed)} of {len(share)} images{of_shard(cli)} missed the target; their nearest files are written", 1)
+        another = "another try needs other settings (such as more --model.steps) and another --output"
+        nearest = "their nearest files are written"
+        fail(f"{len(missed)} of {len(share)} images{of_shard(cli)} missed the target; {nearest}, and {another}", 1)
     return 0
 
 
