@@ -58,8 +58,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         body = content[start:][: self.server.limit]
+        self.server.sent.append((name, len(body)))  # before the client can go on
         self.wfile.write(body)
-        self.server.sent.append((name, len(body)))
 
     def log_message(self, *_: object) -> None:
         pass
