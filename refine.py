@@ -1,6 +1,6 @@
-"""Refines images and writes bitstreams: ``python refine.py --config configs/refine/fast.yaml --data.root DIR --output RUN``.
+"""Refines images and writes bitstreams: ``python refine.py --config fast --data.root DIR --output RUN``.
 
-Without ``--config`` it is ``configs/refine/balanced.yaml``.
+``--config`` is a name of ``configs/refine`` or the path of a file; without it, it is ``balanced``.
 """
 
 from __future__ import annotations
@@ -18,26 +18,20 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 import lightning_modules.startup  # noqa: F401  (before the project's other modules)
-from data.images import read_image
 from data.refinement_data import RefinementDataModule
 from lightning_modules import slurm
-from lightning_modules.bitstream import decode_image
 from lightning_modules.callbacks.curves import RefinementCurves
-from lightning_modules.callbacks.images import side_by_side
+from lightning_modules.callbacks.images import draw_comparison
 from lightning_modules.callbacks.progress import RefinementProgress
 from lightning_modules.callbacks.results import EndOnSigterm, ResultWriter
 from lightning_modules.cli import INTERRUPTED, TERMINATED, errors_in_one_line, fail
 from lightning_modules.hparams import settings_row, write_hparams
-from lightning_modules.presets import CONFIGS, DEFAULT
+from lightning_modules.presets import with_config
 from lightning_modules.refinement_module import RefinementModule
 from lightning_modules.results import (
-    BASE_BITSTREAMS,
-    BITSTREAMS,
     FAILURES,
     IMAGES,
-    ImageResult,
     check_settings,
-    format_psnr,
     names_with_results,
     print_table,
     read_failures,
@@ -92,15 +86,12 @@ class RefinementCLI(LightningCLI):
 def main(args: list[str] | None = None) -> int:
     """Runs the command (``args``: of it, by default the process's); 0, or 1 where an image failed or missed its target."""
     torch.backends.cudnn.allow_tf32 = False  # "fp32" below means it
-    args = sys.argv[1:] if args is None else args
-    if not any(word.split("=")[0] in ("--config", "--print_config", "--help", "-h") for word in args):
-        args = ["--config", str(CONFIGS / f"{DEFAULT}.yaml"), *args]
     with errors_in_one_line():
         cli = RefinementCLI(
             RefinementModule,
             RefinementDataModule,
             run=False,
-            args=args,
+            args=with_config(sys.argv[1:] if args is None else args),
             save_config_callback=None,
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=False,
@@ -201,7 +192,9 @@ def report(cli: RefinementCLI, names: list[str], mark: str, interrupted: int | N
     if left:
         fail(unfinished, 1)
     if missed:
-        fail(f"{len(missed)} of {len(share)} images{of_shard(cli)} missed the target; their nearest files are written", 1)
+        another = "another try needs other settings (such as more --model.steps) and another --output"
+        nearest = "their nearest files are written"
+        fail(f"{len(missed)} of {len(share)} images{of_shard(cli)} missed the target; {nearest}, and {another}", 1)
     return 0
 
 
@@ -228,25 +221,10 @@ def report_job(cli: RefinementCLI, names: list[str], mark: str) -> dict[str, str
     print(f"files and numbers: {output}    curves: tensorboard --logdir {output / 'tensorboard'}")
     compared = read_result(output, cli.config.compare) if cli.config.compare is not None else None
     if compared is not None:
-        print(f"picture: {compare(cli, compared[0])}")
+        (original,) = (file.path for file in cli.datamodule.files if file.name == cli.config.compare)
+        print(f"picture: {draw_comparison(cli.model.loaded, original, output, compared[0])}")
     failures: dict[str, str] = summary["failures"]
     return failures
-
-
-def compare(cli: RefinementCLI, result: ImageResult) -> Path:
-    """Draws an image of the run from its files: original, base and refined, with bpp and PSNR."""
-    output: Path = cli.config.output
-    (original,) = (file.path for file in cli.datamodule.files if file.name == result.image)
-    panels = {"original": read_image(original)}
-    for caption, folder, bpp, psnr_db in (
-        ("base", BASE_BITSTREAMS, result.bpp_base, result.psnr_db_base),
-        ("refined", BITSTREAMS, result.bpp, result.psnr_db),
-    ):
-        decoded = decode_image(cli.model.loaded, (output / folder / f"{result.image}.bin").read_bytes())
-        panels[f"{caption}: {bpp:.4f} bpp, {format_psnr(psnr_db)}"] = decoded
-    path = output / "comparison.png"
-    side_by_side(panels, path)
-    return path
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ The images go to where the other commands find them by name (``--data.root kodak
 ``~/.cache/sga-lightning/NAME``; or to the folder of ``-o``, which is then given as any folder is. A file is there whole or not at
 all, and an interrupted download goes on where it stopped when the command is run again.
 
-``SHA256SUMS`` beside the images (``sha256sum -c`` reads it) is written last. Kodak and CLIC are checked against known checksums.
-Of Tecnick's archive none is known, so the first download is trusted (the archive's own CRC-32 of each image is checked), and every
-later run of this command holds the images against what the first one recorded.
+``SHA256SUMS`` beside the images (``sha256sum -c`` reads it) is written last. Kodak's images and CLIC's archive are checked against
+known checksums. Of Tecnick's archive none is known, so the first download is trusted (the archive's own CRC-32 of each image is
+checked). Every later run of this command holds the images of an archive against what the first one recorded, and Kodak's against
+the known checksums again.
 
 Neither pooch nor torchvision resumes a download, so the standard library does it here.
 """
@@ -25,11 +26,10 @@ from urllib.request import Request, urlopen
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 import lightning_modules.startup  # noqa: F401  (before the project's other modules)
-from data.sets import SETS, NamedSet, folder_of, sha256_of
+from data.sets import CHECKSUMS, SETS, NamedSet, check_surplus, folder_of, read_checksums, sha256_of
 from lightning_modules.cli import errors_in_one_line
 from lightning_modules.results import write_atomically
 
-CHECKSUMS = "SHA256SUMS"
 LARGEST_IMAGE = 2**27
 """Bytes; a member of an archive that unpacks to more is refused."""
 BLOCK = 2**18
@@ -41,18 +41,14 @@ def fetch(named: NamedSet, folder: Path, progress: Progress) -> None:
     """Brings a set into a folder, or checks what is there.
 
     Raises:
-        ValueError: A checksum or the number of images is wrong, or a file of the folder is not the set's.
+        ValueError: A checksum or the number of images is wrong, or an image of the folder is not the set's.
         OSError: The download failed or stopped; running it again goes on.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    checksums = _read_checksums(folder / CHECKSUMS)
-    if len(checksums) == named.images and all((folder / name).exists() for name in checksums):
-        for name, sha256 in checksums.items():
-            _check(folder / name, sha256)
-        return
-    checksums = _unpacked(named, folder, checksums, progress) if named.folder else _downloaded(named, folder, progress)
+    checksums = _unpacked(named, folder, progress) if named.folder else _downloaded(named, folder, progress)
     lines = [f"{sha256}  {name}\n" for name, sha256 in sorted(checksums.items())]
     write_atomically(folder / CHECKSUMS, "".join(lines).encode())
+    check_surplus(named, folder)
 
 
 def _downloaded(named: NamedSet, folder: Path, progress: Progress) -> dict[str, str]:
@@ -69,11 +65,17 @@ def _downloaded(named: NamedSet, folder: Path, progress: Progress) -> dict[str, 
     return checksums
 
 
-def _unpacked(named: NamedSet, folder: Path, recorded: dict[str, str], progress: Progress) -> dict[str, str]:
+def _unpacked(named: NamedSet, folder: Path, progress: Progress) -> dict[str, str]:
     """Downloads the archive and unpacks the images that are missing; the checksums of all by name.
 
-    The archive is deleted when its images are out, and when it is none.
+    Where none is missing, the images are held against the recorded checksums. The archive is deleted when its images are out, and
+    when it is none.
     """
+    recorded = read_checksums(folder / CHECKSUMS)
+    if len(recorded) == named.images and all((folder / name).exists() for name in recorded):
+        for name, checksum in recorded.items():
+            _check(folder / name, checksum)
+        return recorded
     ((url, sha256),) = named.files.items()
     archive = folder / f".{named.name}.zip"
     if not archive.exists():
@@ -174,16 +176,6 @@ def _download_rest(url: str, part: Path, title: str, progress: Progress) -> None
         raise
     if total is not None and size != total:
         raise OSError(f"the connection ended after {size} of {total} bytes")
-
-
-def _read_checksums(path: Path) -> dict[str, str]:
-    """Checksums by name; none where the file is missing."""
-    if not path.exists():
-        return {}
-    pairs = [line.split("  ", 1) for line in path.read_text().splitlines()]
-    if not all(len(pair) == 2 and pair[1] == Path(pair[1]).name for pair in pairs):
-        raise ValueError(f"{path} is damaged: delete it and run the command again")
-    return {name: sha256 for sha256, name in pairs}
 
 
 def _check(path: Path, sha256: str) -> None:

@@ -14,12 +14,16 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from data.images import find_images
 
 FOLDER_VARIABLE = "SGA_DATA"
 """Environment variable that names the folder of the sets."""
+CHECKSUMS = "SHA256SUMS"
+"""Name of the file beside the images that :mod:`data.fetch` writes."""
+LISTED = 5
+"""Files that a message names."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def images_of(root: str | Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: There is no such file or folder, it holds no image, or the set has not been fetched.
-        ValueError: The set is not whole.
+        ValueError: The set is not whole, or its folder holds other images too.
     """
     named = SETS.get(str(root))
     if named is None or Path(root).exists():
@@ -118,10 +122,39 @@ def images_of(root: str | Path) -> list[Path]:
         )
     paths = find_images(folder)
     if len(paths) != named.images:
+        check_surplus(named, folder)
         raise ValueError(
             f"{folder} holds {len(paths)} images, and {named.name} has {named.images}: run python -m data.fetch {named.name}"
         )
     return paths
+
+
+def check_surplus(named: NamedSet, folder: Path) -> None:
+    """Refuses a folder with images that are not of the set, as far as the names of its images are known.
+
+    Raises:
+        ValueError: There are some; it names them.
+        FileNotFoundError: The folder holds no image.
+    """
+    known = read_checksums(folder / CHECKSUMS) if named.folder else {PurePosixPath(url).name for url in named.files}
+    surplus = [str(name) for path in find_images(folder) if str(name := path.relative_to(folder)) not in known]
+    if known and surplus:
+        more = f" and {len(surplus) - LISTED} more" if len(surplus) > LISTED else ""
+        raise ValueError(f"{folder} holds images that are not of {named.name}: move {', '.join(surplus[:LISTED])}{more} away")
+
+
+def read_checksums(path: Path) -> dict[str, str]:
+    """SHA-256 by name, of a file as ``sha256sum`` writes it; none where it is missing.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    if not path.exists():
+        return {}
+    pairs = [line.split("  ", 1) for line in path.read_text().splitlines()]
+    if not all(len(pair) == 2 and pair[1] == Path(pair[1]).name for pair in pairs):
+        raise ValueError(f"{path} is damaged: delete it and run python -m data.fetch again")
+    return {name: sha256 for sha256, name in pairs}
 
 
 def sha256_of(path: Path) -> str:

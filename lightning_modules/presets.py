@@ -1,7 +1,8 @@
-"""The refinements that have a name, ``configs/refine/{fast,balanced,best}.yaml``, for programs other than ``refine.py``."""
+"""The refinements that have a name: the files of ``configs/refine``, and ``fast``, ``balanced`` and ``best`` among them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,39 @@ from lightning_modules.refiner import RefinerSettings
 CONFIGS = Path(__file__).parents[1] / "configs" / "refine"
 PRESETS = ("fast", "balanced", "best")
 DEFAULT = "balanced"
+
+
+def config_file(name: str) -> Path:
+    """The file of a refinement: ``configs/refine/NAME.yaml``, or a file of this path.
+
+    Raises:
+        ValueError: There is neither.
+    """
+    path = Path(name)
+    if path.suffix != ".yaml" and not path.is_file():
+        path = CONFIGS / f"{name}.yaml"
+    if not path.is_file():
+        known = " ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
+        raise ValueError(f"--config {name}: no such file; give the path of one, or a name of configs/refine: {known}")
+    return path
+
+
+def with_config(args: Sequence[str]) -> list[str]:
+    """Arguments of ``refine.py`` with a file for each name after ``--config``, and with the default where nothing is named.
+
+    Raises:
+        ValueError: A name has no file.
+    """
+    words = list(args)
+    if not any(word.split("=")[0] in ("--config", "--print_config", "--help", "-h") for word in words):
+        return ["--config", str(config_file(DEFAULT)), *words]
+    for i, word in enumerate(words):
+        option, equals, name = word.partition("=")
+        if option == "--config" and equals:
+            words[i] = f"--config={config_file(name)}"
+        elif i and words[i - 1] == "--config":
+            words[i] = str(config_file(word))
+    return words
 
 
 def preset(name: str = DEFAULT, steps: int | None = None, device: torch.device | str = "cpu") -> RefinerSettings:

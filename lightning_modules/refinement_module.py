@@ -115,6 +115,12 @@ class RefinementModule(pl.LightningModule):
             raise ValueError("model.steps must be at least 0 and model.evaluate_every at least 1")
         if not 0 < learning_rate < math.inf or (lmbda is not None and not 0 < lmbda < math.inf):
             raise ValueError("model.learning_rate and model.lmbda must be above 0")
+        if learning_rate_z is not None and not 0 < learning_rate_z < math.inf:
+            raise ValueError(f"model.learning_rate_z must be above 0, not {learning_rate_z}")
+        for name, schedule in {"temperature": temperature, "learning_rate_factor": learning_rate_factor}.items():
+            for step in (0, steps - 1) if steps else ():
+                if not schedule(step, steps) > 0:
+                    raise ValueError(f"model.{name} must be above 0 at every step, and is {schedule(step, steps):g} at step {step}")
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError("model.betas must be at least 0 and below 1")
         self.loaded = load_codec(checkpoint)

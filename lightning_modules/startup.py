@@ -20,6 +20,7 @@ MESSAGES = (
     r".*is not supported by the model summary.*",
     r".*Total length of `list` across ranks is zero.*",
     r".*but have passed in a `LightningDataModule`.*",
+    r".*args parameter is intended to run from within Python.*",  # the commands hand their own arguments on
 )
 
 for message in MESSAGES:

@@ -28,6 +28,9 @@ follow at once and slopes are twice :data:`SLOPE`, and where latents need severa
 NOT_READY = 1e6
 """Above the score of any latents that are inside the tolerance."""
 
+OPTIONS = {"bpp": "target_bpp", "psnr_db": "target_psnr"}
+"""What the commands call a target of each quantity."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -45,7 +48,7 @@ class Target:
     value: float
 
     def __post_init__(self) -> None:
-        require_positive(**{f"a target of {self.quantity}": self.value})
+        require_positive(**{OPTIONS[self.quantity]: self.value})
 
     @classmethod
     def of(cls, bpp: float | None, psnr_db: float | None) -> Target | None:
@@ -55,7 +58,7 @@ class Target:
             ValueError: Both are given, or it is not a finite number above 0.
         """
         if bpp is not None and psnr_db is not None:
-            raise ValueError("a target of bpp and a target of PSNR exclude each other: give one of them")
+            raise ValueError("target_bpp and target_psnr exclude each other: give one of them")
         if bpp is not None:
             return cls("bpp", bpp)
         return None if psnr_db is None else cls("psnr_db", psnr_db)

@@ -33,9 +33,9 @@ import lightning_modules.startup  # noqa: F401  (before the project's other modu
 import refine
 from data.refinement_data import RefinementDataModule
 from lightning_modules.cli import INTERRUPTED, TERMINATED, errors_in_one_line
+from lightning_modules.presets import config_file
 from lightning_modules.refinement_module import RefinementModule
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "refine"
 ONE_DEVICE = "--trainer.devices=1"
 """Several would make Lightning start this command again for each of them, in the middle of the study."""
 
@@ -98,8 +98,10 @@ def _planned(name: Any, options: Mapping[str, Any], config: Path, output: Path, 
         raise ValueError(f"{config}: {name} is not good as the name of a folder")
     if "config" not in options:
         raise ValueError(f"{config}: run {name} names no config, such as `config: ssl`")
-    preset = str(options["config"])
-    path = Path(preset) if preset.endswith(".yaml") else CONFIGS / f"{preset}.yaml"
+    try:
+        path = config_file(str(options["config"]))
+    except ValueError as error:
+        raise ValueError(f"{config}: run {name}: {error}") from error
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     own = (f"--{key}={_text(value)}" for key, value in options.items() if key != "config")
     folders = ("--data.root", root, "--output", str(output / name))
@@ -150,8 +152,6 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--data.root", dest="root", default="samples", metavar="DIR", help="images, as for refine.py")
     parser.add_argument("--output", type=Path, required=True, metavar="STUDY", help="folder of the runs")
     parser.add_argument("--dry-run", action="store_true", help="check all options, print the commands and stop")
-    if args is None:
-        args, sys.argv[1:] = sys.argv[1:], []  # Lightning warns where the runs' options stand beside the command's
     options, more = parser.parse_known_args(args)
     with errors_in_one_line():
         output: Path = options.output

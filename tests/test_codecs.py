@@ -237,3 +237,10 @@ def test_exported_checkpoint_is_one_of_compressai(small_codec: ScaleHyperpriorCo
     decoded = net.decompress(out["strings"], out["shape"])["x_hat"]
     quantised = small_codec.quantise(small_codec.analyse(x), hard_round)
     torch.testing.assert_close(decoded, small_codec.synthesise(quantised.y_hat).clamp(0, 1))
+
+
+def test_a_wrong_number_of_strings_is_said_in_words(any_codec: Codec) -> None:
+    strings = [b"y"] if hasattr(any_codec.net, "h_s") else [b"y", b"z"]
+    for decode in (any_codec.decode, any_codec.decode_latents):
+        with pytest.raises(ValueError, match="and this codec writes one"):
+            decode(strings, 64, 64)

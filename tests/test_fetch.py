@@ -58,8 +58,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         body = content[start:][: self.server.limit]
+        self.server.sent.append((name, len(body)))  # before the client can go on
         self.wfile.write(body)
-        self.server.sent.append((name, len(body)))
 
     def log_message(self, *_: object) -> None:
         pass
@@ -161,6 +161,37 @@ def test_a_foreign_file_is_neither_taken_nor_overwritten(server: Server, tmp_pat
     with pytest.raises(ValueError, match=r"a\.png is not the set's image"):
         fetch.fetch(named, tmp_path, QUIET)
     assert (tmp_path / "a.png").read_bytes() == b"mine"
+
+
+def test_known_checksums_are_not_replaced_by_recorded_ones(server: Server, tmp_path: Path) -> None:
+    named = of_files(server)
+    fetch.fetch(named, tmp_path, QUIET)
+    (tmp_path / "a.png").write_bytes(b"mine")
+    recorded = (tmp_path / "SHA256SUMS").read_text()
+    (tmp_path / "SHA256SUMS").write_text(recorded.replace(sha256(IMAGES["a.png"]), sha256(b"mine")))
+    with pytest.raises(ValueError, match=r"a\.png is not the set's image"):
+        fetch.fetch(named, tmp_path, QUIET)
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_images_of_others_are_named(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, archive: bool) -> None:
+    named = of_archive(server, {f"chosen/{name}": content for name, content in IMAGES.items()}) if archive else of_files(server)
+    monkeypatch.setenv("SGA_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path.parent)  # a folder here would go before the set
+    monkeypatch.setitem(SETS, "small", named)
+    folder = tmp_path / "small"
+    fetch.fetch(named, folder, QUIET)
+    (folder / "holiday").mkdir()
+    (folder / "holiday/a.png").write_bytes(b"mine")
+    (folder / "notes.txt").write_text("no image")
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"holds images that are not of small: move holiday/a\.png away"):
+            fetch.fetch(named, folder, QUIET)
+        with pytest.raises(ValueError, match=r"holds images that are not of small: move holiday/a\.png away"):
+            images_of("small")
+    (folder / "holiday/a.png").unlink()
+    fetch.fetch(named, folder, QUIET)
+    assert [path.name for path in images_of("small")] == ["a.png", "b.png"]
 
 
 @pytest.mark.parametrize("checksum", [True, False])

@@ -162,6 +162,11 @@ def test_every_configuration_runs(config: Path, folder: Path, tmp_path: Path) ->
     assert float(row["rd_loss"]) <= float(row["rd_loss_base"]) + 1e-6
 
 
+def ramp(option: str, start: float, end: float) -> str:
+    setting = {"class_path": "lightning_modules.temperature.Ramp", "init_args": {"start": start, "end": end}}
+    return f"--model.{option}={json.dumps(setting)}"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -172,6 +177,10 @@ def test_every_configuration_runs(config: Path, folder: Path, tmp_path: Path) ->
         (["--data.batch_size=0"], "must be at least 1"),
         (["--compare=nobody"], "no such image"),
         (["--model.lmbda=-1"], "model.lmbda must be above 0"),
+        (["--model.learning_rate_z=-1"], "model.learning_rate_z must be above 0"),
+        ([ramp("temperature", 0.0, 1.0)], "model.temperature must be above 0 at every step, and is 0 at step 0"),
+        ([ramp("temperature", 0.5, -0.5)], "model.temperature must be above 0 at every step, and is -0.433333 at step 14"),
+        ([ramp("learning_rate_factor", 0.0, 1.0)], "model.learning_rate_factor must be above 0 at every step"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import pytest
 import yaml
 
 import refine
+from lightning_modules import startup
 
 CONFIGS = Path(__file__).parents[1] / "configs/refine"
 SGA = {"SgaTemperature": {"tau_max": 0.5, "rate": 1e-3, "t0": 700}}
@@ -41,6 +45,30 @@ def parsed(name: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return model
 
 
+def test_a_configuration_goes_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").write_text("model: {steps: 7}")
+    (tmp_path / "more.yaml").write_text("model: {evaluate_every: 3}")
+    with pytest.raises(SystemExit) as stop:
+        refine.main(["--config", "sga", "--config=own", "--config", "more.yaml", "--data.root=x", "--output=run", "--print_config"])
+    assert stop.value.code == 0
+    model = yaml.safe_load(capsys.readouterr().out)["model"]
+    assert (of(model["temperature"]), model["steps"], model["evaluate_every"]) == (SGA, 7, 3)
+
+
+@pytest.mark.parametrize("words", [("--config", "fats"), ("--config=fats",), ("--config", "fats.yaml")])
+def test_a_configuration_that_there_is_not_is_one_line(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        refine.main([*words, "--output", str(tmp_path / "run")])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2
+    assert "fats" in line and "no such file" in line and " balanced best " in line and "ssl_three" in line
+
+
 def of(setting: dict[str, Any]) -> dict[str, Any]:
     return {setting["class_path"].split(".")[-1]: setting.get("init_args")}
 
@@ -56,3 +84,13 @@ def test_published_settings(name: str, capsys: pytest.CaptureFixture[str]) -> No
     assert (of(model["rounding"]), of(model["temperature"])) == (rounding, temperature)
     assert (model["learning_rate"], model["learning_rate_z"], model["steps"]) == (learning_rate, None, 2000)
     assert of(model["learning_rate_factor"]) == {"Constant": {"value": 1.0}}
+
+
+def test_the_command_line_brings_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["refine.py", "--data.root=photographs", "--output=run", "--print_config"])
+    with warnings.catch_warnings(record=True) as seen, pytest.raises(SystemExit) as stop:
+        warnings.simplefilter("always", UserWarning)
+        importlib.reload(startup)  # pytest has put its own filters in place of the commands'
+        refine.main()
+    assert stop.value.code == 0
+    assert [str(warning.message) for warning in seen if "args parameter" in str(warning.message)] == []

@@ -13,6 +13,11 @@ from PIL import Image, ImageDraw, ImageFont
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
+from data.images import read_image
+from lightning_modules.bitstream import decode_image
+from lightning_modules.codecs.checkpoint import LoadedCodec
+from lightning_modules.results import BASE_BITSTREAMS, BITSTREAMS, ImageResult, format_psnr
+
 MARGIN = 8
 CAPTION_HEIGHT = 30
 
@@ -50,6 +55,30 @@ def side_by_side(panels: Mapping[str, Tensor], path: Path) -> None:
         path: A PNG file.
     """
     captioned(panels).save(path)
+
+
+def draw_comparison(loaded: LoadedCodec, original: Path, output: Path, result: ImageResult) -> Path:
+    """Draws an image of a refinement from its files: original, base and refined, with bpp and PSNR.
+
+    Args:
+        loaded: The codec of the refinement.
+        original: File of the image.
+        output: Folder of the run.
+        result: Of the image.
+
+    Returns:
+        The picture, ``comparison.png`` in ``output``.
+    """
+    panels = {"original": read_image(original)}
+    for caption, folder, bpp, psnr_db in (
+        ("base", BASE_BITSTREAMS, result.bpp_base, result.psnr_db_base),
+        ("refined", BITSTREAMS, result.bpp, result.psnr_db),
+    ):
+        decoded = decode_image(loaded, (output / folder / f"{result.image}.bin").read_bytes())
+        panels[f"{caption}: {bpp:.4f} bpp, {format_psnr(psnr_db)}"] = decoded
+    path = output / "comparison.png"
+    side_by_side(panels, path)
+    return path
 
 
 def captioned(panels: Mapping[str, Tensor]) -> Image.Image:

@@ -196,7 +196,11 @@ class Codec(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
-        """``y_hat`` ``[1, M, H/16, W/16]`` of strings that :meth:`encode` wrote for a padded image of this size."""
+        """``y_hat`` ``[1, M, H/16, W/16]`` of strings that :meth:`encode` wrote for a padded image of this size.
+
+        Raises:
+            ValueError: They are not of this codec.
+        """
 
     def decode_latents(self, strings: Sequence[bytes], height: int, width: int) -> Quantised:
         """As :meth:`decode`, with ``z_hat`` and the prior where the codec has them: for pictures and counts, not for decoding."""

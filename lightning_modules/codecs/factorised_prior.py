@@ -62,6 +62,8 @@ class FactorisedPriorCodec(Codec):
 
     @torch.no_grad()
     def decode(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
+        if len(strings) != 1:
+            raise ValueError(f"it holds {len(strings)} strings, and this codec writes one")
         (string,) = strings
         offsets = medians(self.net.entropy_bottleneck, torch.float64).cpu()
         shape = (1, offsets.shape[1], height // self.stride, width // self.stride)

@@ -108,6 +108,8 @@ class ScaleHyperpriorCodec(Codec):
 
     @torch.no_grad()
     def decode(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
+        if len(strings) < 2:
+            raise ValueError("it holds one string, and this codec writes one of y and one of z")
         string_y, string_z, *rest = strings
         predicted = self._predict(self._decode_z(string_z, height, width))
         adaptation = self._read_adaptation(rest, predicted)
@@ -129,8 +131,8 @@ class ScaleHyperpriorCodec(Codec):
 
     @torch.no_grad()
     def decode_latents(self, strings: Sequence[bytes], height: int, width: int) -> Quantised:
-        z_hat = self._decode_z(strings[1], height, width).float().to(self.device)
         y_hat = self.decode(strings, height, width)
+        z_hat = self._decode_z(strings[1], height, width).float().to(self.device)
         predicted = self.net.h_s(z_hat).float()
         return Quantised(y_hat, z_hat, self.context_prior(predicted, y_hat), (self._read_adaptation(strings[2:], predicted),))
 
