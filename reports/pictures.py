@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -93,6 +94,12 @@ def most_different_image(runs: Sequence[Run]) -> str:
 def telling_runs(runs: Sequence[Run], most: int = 2) -> list[Run]:
     """Runs to look at beside one another: the best of each method; SGA's own (atanh) first, then those of the lowest loss.
 
+    With a target of bpp the best are those of the highest PSNR, with one of PSNR those of the lowest bpp.
+
+    Args:
+        runs: Of one group of :func:`reports.runs.comparable`.
+        most: Of them.
+
     Raises:
         ValueError: No run has a step, or the runs share no image.
     """
@@ -102,7 +109,12 @@ def telling_runs(runs: Sequence[Run], most: int = 2) -> list[Run]:
         raise ValueError("the runs share no finished image")
 
     def loss(run: Run) -> float:
-        return run.mean("rd_loss", images) or 0.0
+        if run.target is None:
+            return run.mean("rd_loss", images) or 0.0
+        if run.target.quantity == "psnr_db":
+            return run.mean("bpp", images) or 0.0
+        quality = run.mean("psnr_db", images)
+        return -math.inf if quality is None else -quality
 
     best: dict[str, Run] = {}
     for run in sorted(refined, key=loss):

@@ -1,4 +1,4 @@
-"""Finished runs of ``refine.py`` as they lie in their folders: settings, results, curves. Nothing is computed anew."""
+"""Finished runs of ``refine.py`` as they lie in their folders: settings and results. Nothing is computed anew."""
 
 from __future__ import annotations
 
@@ -6,23 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import yaml
 
 from lightning_modules.results import IMAGES, ImageResult, names_with_results, read_result
+from lightning_modules.targets import Target
 
 CONFIG = "config.yaml"
-CURVES = "tensorboard"
-
-
-class Curve(NamedTuple):
-    """Values ``[n]`` against the steps ``[n]`` at which they were measured, ascending."""
-
-    steps: npt.NDArray[np.int64]
-    values: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -65,6 +57,19 @@ class Run:
         """Of all images; ``None`` where they differ."""
         lmbdas = {result.lmbda for result in self.results}
         return lmbdas.pop() if len(lmbdas) == 1 else None
+
+    @cached_property
+    def target(self) -> Target | None:
+        """What the file of every image was to have; each image then has a lambda of its own, and losses do not compare."""
+        model = self.config["model"]
+        return Target.of(model.get("target_bpp"), model.get("target_psnr"))
+
+    @property
+    def trade(self) -> str:
+        """What settles rate against distortion: ``lambda 0.013``, ``target 0.5 bpp``."""
+        if self.target is not None:
+            return f"target {self.target.value:g} {'bpp' if self.target.quantity == 'bpp' else 'dB'}"
+        return "lambda of each image" if self.lmbda is None else f"lambda {self.lmbda:g}"
 
     @property
     def method(self) -> str:
@@ -172,14 +177,16 @@ def refined_runs(runs: Sequence[Run]) -> list[Run]:
 
 
 def comparable(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs whose R-D losses compare: those of one checkpoint, lambda and distortion, by a label that says which."""
-    groups: dict[tuple[str, str, float | None], list[Run]] = {}
+    """Runs that compare: those of one checkpoint, distortion, and lambda or target, by a label that says which.
+
+    Where they have a target, their bpp and PSNR compare; elsewhere their R-D losses do.
+    """
+    groups: dict[tuple[str, str, Target | float | None], list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.checkpoint, run.distortion, run.lmbda), []).append(run)
+        groups.setdefault((run.checkpoint, run.distortion, run.target or run.lmbda), []).append(run)
     labels: dict[str, list[Run]] = {}
-    for (checkpoint, distortion, lmbda), group in groups.items():
-        what = "MSE" if distortion == "mse" else "MS-SSIM"
-        trade = f"{what}, {'lambda of each image' if lmbda is None else f'lambda {lmbda:g}'}"
+    for (checkpoint, distortion, _), group in groups.items():
+        trade = f"{'MSE' if distortion == 'mse' else 'MS-SSIM'}, {group[0].trade}"
         short = f"{Path(checkpoint).stem if Path(checkpoint).suffix else checkpoint}, {trade}"
         labels[short if short not in labels else f"{checkpoint}, {trade}"] = group
     return labels
@@ -211,23 +218,3 @@ def shared_images(runs: Sequence[Run]) -> list[str]:
         if len(sources) > 1:
             raise ValueError(f"{name} is not the same photograph in the runs {' and '.join(sorted(sources.values())[:2])}")
     return names
-
-
-def curves(run: Run, image: str) -> dict[str, Curve]:
-    """Curves of an image of a run by their tags: ``relaxed/loss``, ``relaxed/tau``, ``true/rd_loss``, ``true/bpp`` and others.
-
-    Empty where the run has kept none.
-    """
-    from tensorboard.backend.event_processing import event_accumulator
-
-    folder = run.path / CURVES / image
-    if not folder.is_dir():
-        return {}
-    everything = {event_accumulator.SCALARS: 0, event_accumulator.IMAGES: 1}  # 0: all of them
-    events = event_accumulator.EventAccumulator(str(folder), size_guidance=everything).Reload()
-    found = {}
-    for tag in events.Tags()[event_accumulator.SCALARS]:
-        scalars = sorted(events.Scalars(tag), key=lambda event: event.step)
-        steps = np.array([event.step for event in scalars], dtype=np.int64)
-        found[tag] = Curve(steps, np.array([event.value for event in scalars], dtype=np.float64))
-    return found
