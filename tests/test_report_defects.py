@@ -11,6 +11,7 @@ import pytest
 from lightning_modules.results import write_result
 from reports import optimisation, tables
 from reports.pictures import telling_runs
+from reports.points import study_curves
 from reports.runs import comparable, read_study
 from reports.section import Options
 from tests.test_study_reports import RESULT, make_run
@@ -52,3 +53,23 @@ def test_losses_of_runs_with_targets_are_not_compared(targeted: Path, tmp_path: 
         rows = list(csv.reader(file))
     assert rows[0] == ["run", "step", "PSNR dB", "bpp", "images"] and rows[1] == ["one", "0", "30.0", "1.0", "2"]
     assert [run.name for run in telling_runs(study.runs)] == ["two", "one"]
+
+
+def test_runs_that_differ_in_their_target_form_a_curve(targeted: Path) -> None:
+    for name, options in (
+        ("ssl_0.25bpp", {"target_bpp": 0.25, "lmbda": 0.003}),
+        ("ssl_0.5bpp", {"target_bpp": 0.5}),
+        ("ssl_32dB", {"target_psnr": 32.0}),
+        ("ssl_34dB", {"target_psnr": 34.0}),
+        ("ssl", {}),
+    ):
+        make_run(targeted / name, {"a": 1.5}, **options)
+    curves = {curve.name: [point.label for point in curve.points] for curve in study_curves(read_study(targeted))}
+    assert curves == {
+        "base": ["embedded"],
+        "one, targets of bpp": ["target 0.5 bpp"],
+        "ssl": ["lambda 0.013"],
+        "ssl, targets of PSNR": ["target 32 dB", "target 34 dB"],
+        "ssl, targets of bpp": ["target 0.25 bpp", "target 0.5 bpp"],
+        "two, targets of bpp": ["target 0.5 bpp"],
+    }
