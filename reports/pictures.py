@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from lightning_modules.bitstream import decode_image, decode_latents
 from lightning_modules.codecs import Quantised
 from lightning_modules.codecs.checkpoint import load_codec
 from lightning_modules.results import BASE_BITSTREAMS, BITSTREAMS, RECONSTRUCTIONS
-from reports.runs import Run, refined_runs, shared_images
+from reports.runs import CONFIG, Run, refined_runs, shared_images
 
 load_once = lru_cache(maxsize=2)(load_codec)
 """The codec of a checkpoint; the last two are kept."""
@@ -33,7 +33,9 @@ def original(run: Run, image: str, folder: Path | None = None) -> Tensor:
         ValueError: It is not there, or is another photograph.
         OSError: The folder is not there.
     """
-    data = run.config["data"]
+    data = run.config.get("data")
+    if folder is None and not (isinstance(data, Mapping) and "root" in data):
+        raise ValueError(f"{run.path / CONFIG} does not say where the photographs are: give --originals")
     images = RefinementDataModule(str(folder or data["root"]), limit=None if folder else data.get("limit"))
     images.exclude(run.path)
     for file in images.files:

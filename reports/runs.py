@@ -28,6 +28,7 @@ class Run:
         results: Of the images that are finished, by name; at least one.
         sources: SHA-256 of each original's file, by image.
         damaged: Images whose result file cannot be read, or lacks a column that today's have.
+        target: What the file of every image was to have; each image then has a lambda of its own, and losses do not compare.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Run:
     results: tuple[ImageResult, ...]
     sources: Mapping[str, str]
     damaged: tuple[str, ...] = ()
+    target: Target | None = None
 
     @cached_property
     def by_image(self) -> Mapping[str, ImageResult]:
@@ -57,12 +59,6 @@ class Run:
         """Of all images; ``None`` where they differ."""
         lmbdas = {result.lmbda for result in self.results}
         return lmbdas.pop() if len(lmbdas) == 1 else None
-
-    @cached_property
-    def target(self) -> Target | None:
-        """What the file of every image was to have; each image then has a lambda of its own, and losses do not compare."""
-        model = self.config["model"]
-        return Target.of(model.get("target_bpp"), model.get("target_psnr"))
 
     @property
     def trade(self) -> str:
@@ -124,11 +120,15 @@ def read_run(path: Path) -> Run:
     """
     try:
         config = yaml.safe_load((path / CONFIG).read_text())
-        class_path = config["model"]["rounding"]["class_path"]
+        model = config["model"]
+        class_path, checkpoint = model["rounding"]["class_path"], model["checkpoint"]
+        target = Target.of(model.get("target_bpp"), model.get("target_psnr"))
     except (OSError, UnicodeDecodeError):
         raise ValueError(f"{path} is no run of refine.py: it has no {CONFIG}") from None
-    except (yaml.YAMLError, KeyError, TypeError):
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
         raise ValueError(f"{path / CONFIG} is not that of a run of refine.py") from None
+    if not (isinstance(class_path, str) and isinstance(checkpoint, str)):
+        raise ValueError(f"{path / CONFIG} does not name a method and a checkpoint")
     found = {name: read_result(path, name) for name in sorted(names_with_results(path))}
     whole = {name: entry for name, entry in found.items() if entry is not None}
     damaged = tuple(name for name, entry in found.items() if entry is None)
@@ -137,7 +137,7 @@ def read_run(path: Path) -> Run:
         raise ValueError(f"{path} ({class_path.rsplit('.', 1)[-1]}): {detail}")
     results = tuple(result for result, _ in whole.values())
     sources = {name: str(content.get("source", "")) for name, (_, content) in whole.items()}
-    return Run(path.resolve().name, path, config, results, sources, damaged)
+    return Run(path.resolve().name, path, config, results, sources, damaged, target)
 
 
 def read_study(path: Path) -> Study:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from lightning_modules.results import write_result
+from lightning_modules.results import read_result, write_result
 from reports import optimisation, tables
+from reports.__main__ import main
 from reports.pictures import telling_runs
 from reports.points import study_curves
 from reports.runs import comparable, read_study
@@ -73,3 +77,42 @@ def test_runs_that_differ_in_their_target_form_a_curve(targeted: Path) -> None:
         "ssl, targets of bpp": ["target 0.25 bpp", "target 0.5 bpp"],
         "two, targets of bpp": ["target 0.5 bpp"],
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"checkpoint": None}, "is not that of a run of refine.py"),
+        ({"checkpoint": 5}, "does not name a method and a checkpoint"),
+        ({"target_bpp": "small"}, "is not that of a run of refine.py"),
+        ({"target_bpp": 0.5, "target_psnr": 32.0}, "is not that of a run of refine.py"),
+    ],
+)
+def test_a_run_whose_config_is_damaged_is_left_out(change: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    make_run(tmp_path / "sound", {"a": 1.5})
+    path = make_run(tmp_path / "hurt", {"a": 1.5}) / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    model = {key: value for key, value in {**config["model"], **change}.items() if value is not None}
+    path.write_text(yaml.safe_dump({**config, "model": model}))
+    study = read_study(tmp_path)
+    assert [run.name for run in study.runs] == ["sound"] and reason in study.left_out["hurt"]
+
+
+def test_a_run_that_does_not_know_its_photographs_still_has_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = make_run(tmp_path / "run", {"a": 1.5}) / "config.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "data"}))
+    assert main([str(tmp_path / "run"), "-o", str(tmp_path / "report")]) == 0
+    assert "does not say where the photographs are: give --originals" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change", [{"rd_loss": "abc"}, {"psnr_db": [30]}, {"steps": 1.5}, {"height": True}, {"bpp": None}, {"image": "b"}]
+)
+def test_a_result_of_a_wrong_type_is_damaged(change: dict[str, Any], tmp_path: Path) -> None:
+    path = make_run(tmp_path, {"a": 1.5}) / "images/a.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "psnr_db": None, "bpp": 1}))
+    found = read_result(tmp_path, "a")
+    assert found is not None and found[0].rd_loss == 1.5
+    path.write_text(json.dumps({**content, **change}))
+    assert read_result(tmp_path, "a") is None
