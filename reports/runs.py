@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -78,8 +80,13 @@ class Run:
 
     @cached_property
     def settings(self) -> Mapping[str, str]:
-        """``model`` of the config and the seed, flat: ``rounding`` is the name of its class, ``rounding.a`` a setting of it."""
-        return flat({**self.config["model"], "seed": self.config.get("seed")})
+        """``model`` of the config and the seed, flat: ``rounding`` is the name of its class, ``rounding.a`` a setting of it.
+
+        The checkpoint is relative to the folder of the runs.
+        """
+        absolute = Path(self.checkpoint).is_absolute()
+        checkpoint = os.path.relpath(self.checkpoint, self.path.resolve().parent) if absolute else self.checkpoint
+        return flat({**self.config["model"], "checkpoint": checkpoint, "seed": self.config.get("seed")})
 
     @property
     def checkpoint(self) -> str:
@@ -188,8 +195,16 @@ def comparable(runs: Sequence[Run]) -> dict[str, list[Run]]:
     for (checkpoint, distortion, _), group in groups.items():
         trade = f"{'MSE' if distortion == 'mse' else 'MS-SSIM'}, {group[0].trade}"
         short = f"{Path(checkpoint).stem if Path(checkpoint).suffix else checkpoint}, {trade}"
-        labels[short if short not in labels else f"{checkpoint}, {trade}"] = group
+        labels[short if short not in labels else f"{group[0].settings['checkpoint']}, {trade}"] = group
     return labels
+
+
+def relative(text: str, folder: Path) -> str:
+    """A text in which absolute paths are relative to a folder: reports are read on other machines."""
+    base = folder.resolve()
+    for own in (folder.absolute(), base):
+        text = text.replace(f"{own}/", "")
+    return re.sub(r"(?<![\w./])/[\w.+@~-]+(/[\w.+@~-]+)+", lambda found: os.path.relpath(found[0], base), text)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -116,3 +116,14 @@ def test_a_result_of_a_wrong_type_is_damaged(change: dict[str, Any], tmp_path: P
     assert found is not None and found[0].rd_loss == 1.5
     path.write_text(json.dumps({**content, **change}))
     assert read_result(tmp_path, "a") is None
+
+
+def test_a_report_has_no_absolute_path(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        make_run(tmp_path / "study" / name, {"a": 1.5}, checkpoint=str(tmp_path / f"our models/{name}/m.safetensors"))
+    (make_run(tmp_path / "study/hurt", {"a": 1.5}) / "config.yaml").write_text("model: 5")
+    assert main([str(tmp_path / "study"), "-o", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report/index.html").read_text()
+    assert "hurt/config.yaml is not that" in page and "checkpoint ../our models/one/m.safetensors" in page
+    written = [path for path in (tmp_path / "report").rglob("*") if path.suffix in (".html", ".md", ".csv", ".svg")]
+    assert not [path for path in written if str(tmp_path) in path.read_text()]
