@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -48,6 +48,7 @@ class ImageResult:
 
 
 COLUMNS = tuple(field.name for field in fields(ImageResult))
+TYPES: dict[str, Any] = get_type_hints(ImageResult)
 MEASURED = ("bpp", "psnr_db", "ms_ssim", "rd_loss")
 MEANS = (*(f"{name}_base" for name in MEASURED), *MEASURED, "bpp_estimated", "seconds")
 
@@ -80,9 +81,16 @@ def read_result(output: Path, name: str) -> tuple[ImageResult, Mapping[str, Any]
     """Result of an image and its file's whole content; None where there is none, and where the file is damaged."""
     try:
         content = json.loads((output / IMAGES / f"{name}.json").read_bytes())
-        return ImageResult(**{column: content[column] for column in COLUMNS}), content
+        row = {column: content[column] for column in COLUMNS}
     except (ValueError, KeyError, TypeError, OSError):
         return None
+    sound = row["image"] == name and all(_is_of(TYPES[column], value) for column, value in row.items())
+    return (ImageResult(**row), content) if sound else None
+
+
+def _is_of(kind: Any, value: object) -> bool:
+    """Whether a value read from JSON, where 30 and 30.0 are one number, is of the type of a column."""
+    return not isinstance(value, bool) and (isinstance(value, kind) or (isinstance(value, int) and isinstance(0.0, kind)))
 
 
 def names_with_results(output: Path) -> set[str]:

@@ -73,6 +73,7 @@ def draw_crops(
         raise ValueError(f"a square of {size} pixels at {left},{top} is not inside {image}: it has {width} x {height} pixels")
     measured = {"base": (first.bpp_base, first.psnr_db_base, first.rd_loss_base)}
     measured |= {run.name: (run.by_image[image].bpp, run.by_image[image].psnr_db, run.by_image[image].rd_loss) for run in runs}
+    by_loss = runs[0].target is None
     square = (slice(None), slice(top, top + size), slice(left, left + size))
     rows: list[tuple[object, ...]] = []
     with style():
@@ -83,10 +84,12 @@ def draw_crops(
             bpp, psnr, loss = measured[name]
             axes.imshow(pixels[square].permute(1, 2, 0).numpy(), interpolation="nearest")
             axes.set_title(f"{name}\n{bpp:.3f} bpp, {format_psnr(psnr)}")
-            rows.append((name, image, left, top, size, bpp, psnr, loss, psnr_db(photograph[square], pixels[square])))
+            losses = (loss,) if by_loss else ()
+            rows.append((name, image, left, top, size, bpp, psnr, *losses, psnr_db(photograph[square], pixels[square])))
         for axes in panels:
             axes.set_axis_off()
-    columns = ("image", "photograph", "left", "top", "size", "bpp", "PSNR dB", "R-D loss", "PSNR dB of the crop")
+    loss_column = ("R-D loss",) if by_loss else ()
+    columns = ("image", "photograph", "left", "top", "size", "bpp", "PSNR dB", *loss_column, "PSNR dB of the crop")
     return save(figure, path, columns, rows), (left, top)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
+from reports.curves import Curve, curves
 from reports.figures import PAGE, legend_below, lines, new_figure, save, style
-from reports.runs import Curve, Run, Study, curves, refined_runs, shared_images
+from reports.runs import Run, Study, refined_runs, shared_images
 from reports.section import Drawing, Options, Section, file_name, over_images, section_of_groups
 
 PANELS = {
@@ -19,6 +20,15 @@ PANELS = {
     "true/bpp": "bits per pixel",
 }
 """What is drawn, and the names of the axes."""
+COLUMNS = {
+    "true/rd_loss": "true R-D loss",
+    "gap": "method's loss - true loss",
+    "true/psnr_db": "PSNR dB",
+    "true/bpp": "bpp",
+}
+"""Of the CSV."""
+OF_LOSSES = ("true/rd_loss", "gap")
+"""What is not drawn of runs with a target: each image has a lambda of its own."""
 
 
 def mean_curves(run: Run, images: Sequence[str]) -> dict[str, Curve]:
@@ -49,10 +59,10 @@ def _mean(several: Sequence[Curve]) -> Curve:
 
 
 def draw_optimisation(runs: Sequence[Run], images: Sequence[str], path: Path) -> list[Path]:
-    """Four panels, a line a run.
+    """Four panels, a line a run; of runs with a target, those of PSNR and bpp.
 
     Args:
-        runs: Of one codec, lambda and distortion, each with at least one step.
+        runs: Of one group of :func:`reports.runs.comparable`, each with at least one step.
         images: That the means are over.
         path: Of the files, without a suffix.
 
@@ -61,21 +71,24 @@ def draw_optimisation(runs: Sequence[Run], images: Sequence[str], path: Path) ->
     """
     means = {run.name: mean_curves(run, images) for run in runs}
     looks = lines(means)
+    drawn = [quantity for quantity in PANELS if runs[0].target is None or quantity not in OF_LOSSES]
+    rows = len(drawn) // 2
     with style():
-        figure, panels = new_figure(2, 2, PAGE, 4.6 + 0.15 * (len(runs) // 4))
-        for axes, (quantity, label) in zip(panels, PANELS.items(), strict=True):
+        figure, panels = new_figure(rows, 2, PAGE, 2.3 * rows + 0.15 * (len(runs) // 4))
+        for axes, quantity in zip(panels, drawn, strict=True):
             for number, (name, of_run) in enumerate(means.items()):
                 curve = of_run[quantity]
                 # Markers of neighbouring lines stand apart, some six on each.
                 every = max(1, len(curve.steps) // 6)
                 look = looks[name] | {"markevery": (number * every // len(runs), every)}
                 axes.plot(curve.steps, curve.values, label=name, **look)
-            axes.set(xlabel="step", ylabel=label, xlim=(0, None))
-        _keep_in_view(panels, list(means.values()))
-        panels[1].axhline(0, color="#888888", linewidth=0.6)
+            axes.set(xlabel="step", ylabel=PANELS[quantity], xlim=(0, None))
+        if "gap" in drawn:
+            _keep_in_view(panels, list(means.values()))
+            panels[drawn.index("gap")].axhline(0, color="#888888", linewidth=0.6)
         legend_below(figure, panels[0], 4)
-    columns = ("run", "step", "true R-D loss", "method's loss - true loss", "PSNR dB", "bpp", "images")
-    return save(figure, path, columns, _rows(means, len(images)))
+    columns = ("run", "step", *(COLUMNS[quantity] for quantity in drawn), "images")
+    return save(figure, path, columns, _rows(means, drawn, len(images)))
 
 
 def _keep_in_view(panels: Sequence[Axes], means: Sequence[dict[str, Curve]]) -> None:
@@ -92,17 +105,17 @@ def _keep_in_view(panels: Sequence[Axes], means: Sequence[dict[str, Curve]]) -> 
         axes.set_ylim(values.min() - margin, values.max() + margin)
 
 
-def _rows(means: dict[str, dict[str, Curve]], images: int) -> list[tuple[object, ...]]:
+def _rows(means: dict[str, dict[str, Curve]], drawn: Sequence[str], images: int) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     for name, of_run in means.items():
         at = {quantity: dict(zip(*(values.tolist() for values in curve), strict=True)) for quantity, curve in of_run.items()}
-        for step in at["true/rd_loss"]:
-            rows.append((name, step, *(at[quantity].get(step) for quantity in PANELS), images))
+        for step in at["true/bpp"]:
+            rows.append((name, step, *(at[quantity].get(step) for quantity in drawn), images))
     return rows
 
 
 def section(study: Study, options: Options) -> Section:
-    """A figure for each codec and lambda of a study.
+    """A figure for each codec and lambda, or target, of a study.
 
     Raises:
         ValueError: No run of the study has curves.
@@ -114,11 +127,13 @@ def section(study: Study, options: Options) -> Section:
         if not images:
             raise ValueError("the runs share no finished image")
         files = draw_optimisation(refined, images, options.output / f"figures/optimisation_{file_name(label)}")
-        caption = (
-            f"{label}: {over_images(len(images), len(refined))}. Above: R-D loss of the latents rounded hard, and by how much "
-            "the method's own loss differs from it. Below: PSNR and bits per pixel (by the densities) of the latents rounded hard. "
-            "A run that goes far astray leaves the panels."
-        )
+        of_rounded = "PSNR and bits per pixel (by the densities) of the latents rounded hard."
+        if refined[0].target is None:
+            of_rounded = (
+                "Above: R-D loss of the latents rounded hard, and by how much the method's own loss differs from it. "
+                f"Below: {of_rounded} A run that goes far astray leaves the panels."
+            )
+        caption = f"{label}: {over_images(len(images), len(refined))}. {of_rounded}"
         return Drawing(caption, files)
 
     return section_of_groups(study, "Optimisation", draw)

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from lightning_modules.results import write_atomically
 from reports import bd_tables, crops, latents, optimisation, probabilities, rd_curves, tables
-from reports.runs import Study
+from reports.runs import Study, relative
 from reports.section import Drawing, Options, Section
 
 SECTIONS: list[Callable[[Study, Options], Section]] = [
@@ -55,7 +55,7 @@ def write_report(study: Study, options: Options) -> tuple[Path, list[str]]:
         sections.append(section)
         left_out += [f"{part}: {reason}" for reason in section.left_out]
     page = options.output / "index.html"
-    write_atomically(page, render(study, sections, left_out).encode())
+    write_atomically(page, render(study, sections, [relative(reason, study.path) for reason in left_out]).encode())
     return page, left_out
 
 

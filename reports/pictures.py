@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from lightning_modules.bitstream import decode_image, decode_latents
 from lightning_modules.codecs import Quantised
 from lightning_modules.codecs.checkpoint import load_codec
 from lightning_modules.results import BASE_BITSTREAMS, BITSTREAMS, RECONSTRUCTIONS
-from reports.runs import Run, refined_runs, shared_images
+from reports.runs import CONFIG, Run, refined_runs, shared_images
 
 load_once = lru_cache(maxsize=2)(load_codec)
 """The codec of a checkpoint; the last two are kept."""
@@ -32,7 +33,9 @@ def original(run: Run, image: str, folder: Path | None = None) -> Tensor:
         ValueError: It is not there, or is another photograph.
         OSError: The folder is not there.
     """
-    data = run.config["data"]
+    data = run.config.get("data")
+    if folder is None and not (isinstance(data, Mapping) and "root" in data):
+        raise ValueError(f"{run.path / CONFIG} does not say where the photographs are: give --originals")
     images = RefinementDataModule(str(folder or data["root"]), limit=None if folder else data.get("limit"))
     images.exclude(run.path)
     for file in images.files:
@@ -93,6 +96,12 @@ def most_different_image(runs: Sequence[Run]) -> str:
 def telling_runs(runs: Sequence[Run], most: int = 2) -> list[Run]:
     """Runs to look at beside one another: the best of each method; SGA's own (atanh) first, then those of the lowest loss.
 
+    With a target of bpp the best are those of the highest PSNR, with one of PSNR those of the lowest bpp.
+
+    Args:
+        runs: Of one group of :func:`reports.runs.comparable`.
+        most: Of them.
+
     Raises:
         ValueError: No run has a step, or the runs share no image.
     """
@@ -102,7 +111,12 @@ def telling_runs(runs: Sequence[Run], most: int = 2) -> list[Run]:
         raise ValueError("the runs share no finished image")
 
     def loss(run: Run) -> float:
-        return run.mean("rd_loss", images) or 0.0
+        if run.target is None:
+            return run.mean("rd_loss", images) or 0.0
+        if run.target.quantity == "psnr_db":
+            return run.mean("bpp", images) or 0.0
+        quality = run.mean("psnr_db", images)
+        return -math.inf if quality is None else -quality
 
     best: dict[str, Run] = {}
     for run in sorted(refined, key=loss):

@@ -6,6 +6,8 @@ How runs form curves. A *family* is the checkpoints of one architecture trained 
 - A method: runs of a family whose settings agree but for the checkpoint, each at the lambda of its checkpoint; a point a run.
 - Semi-multi-rate: runs of one checkpoint whose settings agree but for ``lmbda``, which was given; a point a run, and with them the
   run at the checkpoint's own lambda.
+- Targets: runs of one checkpoint whose settings agree but for the value of ``target_bpp``, or of ``target_psnr``, and for the
+  ``lmbda`` where the search starts; a point a target.
 - A classical codec: a point a quality, from ``STUDY/classical`` (:mod:`reports.classical`).
 
 Runs of no step have the base alone. A point is a mean over images, of their bpp and of their PSNR or MS-SSIM.
@@ -130,7 +132,7 @@ def study_curves(study: Study) -> list[RateCurve]:
         for family in families
     ]
     methods = [
-        RateCurve(name, "method", tuple(RatePoint(f"lambda {run.results[0].lmbda:g}", _refined(run)) for run in runs))
+        RateCurve(name, "method", tuple(RatePoint(run.trade, _refined(run)) for run in runs))
         for name, runs in _groups(study.runs).items()
     ]
     return [*bases, *sorted(methods, key=lambda curve: curve.name), *classical_curves(study.path / CLASSICAL, sources)]
@@ -172,7 +174,7 @@ def _refined(run: Run) -> dict[str, Measured]:
 
 def _groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs with steps by the name of the curve that they form; a run at its checkpoint's own lambda can be of two."""
-    refined = [run for run in runs if run.steps > 0]
+    refined = [run for run in runs if run.steps > 0 and run.target is None]
     own: dict[tuple[object, ...], list[Run]] = {}
     given: dict[tuple[object, ...], list[Run]] = {}
     for run in refined:
@@ -182,16 +184,23 @@ def _groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
             given.setdefault((run.checkpoint, *_settings(run)), []).append(run)
     for key, group in given.items():
         group += [run for run in refined if _at_own_lmbda(run) and (run.checkpoint, *_settings(run)) == key]
+    targeted: dict[tuple[object, ...], list[Run]] = {}
+    for run in runs:
+        if run.steps > 0 and run.target is not None:
+            targeted.setdefault((run.checkpoint, run.target.quantity, *_settings(run)), []).append(run)
     named: dict[str, list[Run]] = {}
     for key, group in own.items():
         named[_free(_name(group), str(key[0]), named)] = group
     for key, group in given.items():
         named[_free(f"{_name(group)}, one model", Path(str(key[0])).name, named)] = group
+    for key, group in targeted.items():
+        quantity = "bpp" if key[1] == "bpp" else "PSNR"
+        named[_free(f"{_name(group)}, targets of {quantity}", Path(str(key[0])).name, named)] = group
     return named
 
 
 def _settings(run: Run) -> tuple[tuple[str, str], ...]:
-    left_out = ("checkpoint", "lmbda", "distortion")
+    left_out = ("checkpoint", "lmbda", "distortion", "target_bpp", "target_psnr")
     return (*sorted((key, value) for key, value in run.settings.items() if key not in left_out), ("distortion", run.distortion))
 
 

@@ -1,29 +1,23 @@
-"""Finished runs of ``refine.py`` as they lie in their folders: settings, results, curves. Nothing is computed anew."""
+"""Finished runs of ``refine.py`` as they lie in their folders: settings and results. Nothing is computed anew."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import yaml
 
 from lightning_modules.codecs.checkpoint import EMBEDDED, EMBEDDED_PATH
 from lightning_modules.results import IMAGES, ImageResult, names_with_results, read_result
+from lightning_modules.targets import Target
 
 CONFIG = "config.yaml"
-CURVES = "tensorboard"
-
-
-class Curve(NamedTuple):
-    """Values ``[n]`` against the steps ``[n]`` at which they were measured, ascending."""
-
-    steps: npt.NDArray[np.int64]
-    values: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -37,6 +31,7 @@ class Run:
         results: Of the images that are finished, by name; at least one.
         sources: SHA-256 of each original's file, by image.
         damaged: Images whose result file cannot be read, or lacks a column that today's have.
+        target: What the file of every image was to have; each image then has a lambda of its own, and losses do not compare.
     """
 
     name: str
@@ -45,6 +40,7 @@ class Run:
     results: tuple[ImageResult, ...]
     sources: Mapping[str, str]
     damaged: tuple[str, ...] = ()
+    target: Target | None = None
 
     @cached_property
     def by_image(self) -> Mapping[str, ImageResult]:
@@ -68,6 +64,13 @@ class Run:
         return lmbdas.pop() if len(lmbdas) == 1 else None
 
     @property
+    def trade(self) -> str:
+        """What settles rate against distortion: ``lambda 0.013``, ``target 0.5 bpp``."""
+        if self.target is not None:
+            return f"target {self.target.value:g} {'bpp' if self.target.quantity == 'bpp' else 'dB'}"
+        return "lambda of each image" if self.lmbda is None else f"lambda {self.lmbda:g}"
+
+    @property
     def method(self) -> str:
         """The method and its own settings, to be read by people: ``sigmoid scaled logit (a 1.33)``; ``base`` without a step."""
         if self.steps == 0:
@@ -78,8 +81,13 @@ class Run:
 
     @cached_property
     def settings(self) -> Mapping[str, str]:
-        """``model`` of the config and the seed, flat: ``rounding`` is the name of its class, ``rounding.a`` a setting of it."""
-        return flat({**self.config["model"], "seed": self.config.get("seed")})
+        """``model`` of the config and the seed, flat: ``rounding`` is the name of its class, ``rounding.a`` a setting of it.
+
+        The checkpoint is relative to the folder of the runs.
+        """
+        absolute = Path(self.checkpoint).is_absolute()
+        checkpoint = os.path.relpath(self.checkpoint, self.path.resolve().parent) if absolute else self.checkpoint
+        return flat({**self.config["model"], "checkpoint": checkpoint, "seed": self.config.get("seed")})
 
     @property
     def checkpoint(self) -> str:
@@ -121,11 +129,15 @@ def read_run(path: Path) -> Run:
     """
     try:
         config = yaml.safe_load((path / CONFIG).read_text())
-        class_path = config["model"]["rounding"]["class_path"]
+        model = config["model"]
+        class_path, checkpoint = model["rounding"]["class_path"], model["checkpoint"]
+        target = Target.of(model.get("target_bpp"), model.get("target_psnr"))
     except (OSError, UnicodeDecodeError):
         raise ValueError(f"{path} is no run of refine.py: it has no {CONFIG}") from None
-    except (yaml.YAMLError, KeyError, TypeError):
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
         raise ValueError(f"{path / CONFIG} is not that of a run of refine.py") from None
+    if not (isinstance(class_path, str) and isinstance(checkpoint, str)):
+        raise ValueError(f"{path / CONFIG} does not name a method and a checkpoint")
     found = {name: read_result(path, name) for name in sorted(names_with_results(path))}
     whole = {name: entry for name, entry in found.items() if entry is not None}
     damaged = tuple(name for name, entry in found.items() if entry is None)
@@ -134,7 +146,7 @@ def read_run(path: Path) -> Run:
         raise ValueError(f"{path} ({class_path.rsplit('.', 1)[-1]}): {detail}")
     results = tuple(result for result, _ in whole.values())
     sources = {name: str(content.get("source", "")) for name, (_, content) in whole.items()}
-    return Run(path.resolve().name, path, config, results, sources, damaged)
+    return Run(path.resolve().name, path, config, results, sources, damaged, target)
 
 
 def read_study(path: Path) -> Study:
@@ -174,17 +186,27 @@ def refined_runs(runs: Sequence[Run]) -> list[Run]:
 
 
 def comparable(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs whose R-D losses compare: those of one checkpoint, lambda and distortion, by a label that says which."""
-    groups: dict[tuple[str, str, float | None], list[Run]] = {}
+    """Runs that compare: those of one checkpoint, distortion, and lambda or target, by a label that says which.
+
+    Where they have a target, their bpp and PSNR compare; elsewhere their R-D losses do.
+    """
+    groups: dict[tuple[str, str, Target | float | None], list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.checkpoint, run.distortion, run.lmbda), []).append(run)
+        groups.setdefault((run.checkpoint, run.distortion, run.target or run.lmbda), []).append(run)
     labels: dict[str, list[Run]] = {}
-    for (checkpoint, distortion, lmbda), group in groups.items():
-        what = "MSE" if distortion == "mse" else "MS-SSIM"
-        trade = f"{what}, {'lambda of each image' if lmbda is None else f'lambda {lmbda:g}'}"
+    for (checkpoint, distortion, _), group in groups.items():
+        trade = f"{'MSE' if distortion == 'mse' else 'MS-SSIM'}, {group[0].trade}"
         short = f"{Path(checkpoint).stem if Path(checkpoint).suffix else checkpoint}, {trade}"
-        labels[short if short not in labels else f"{checkpoint}, {trade}"] = group
+        labels[short if short not in labels else f"{group[0].settings['checkpoint']}, {trade}"] = group
     return labels
+
+
+def relative(text: str, folder: Path) -> str:
+    """A text in which absolute paths are relative to a folder: reports are read on other machines."""
+    base = folder.resolve()
+    for own in (folder.absolute(), base):
+        text = text.replace(f"{own}/", "")
+    return re.sub(r"(?<![\w./])/[\w.+@~-]+(/[\w.+@~-]+)+", lambda found: os.path.relpath(found[0], base), text)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -213,23 +235,3 @@ def shared_images(runs: Sequence[Run]) -> list[str]:
         if len(sources) > 1:
             raise ValueError(f"{name} is not the same photograph in the runs {' and '.join(sorted(sources.values())[:2])}")
     return names
-
-
-def curves(run: Run, image: str) -> dict[str, Curve]:
-    """Curves of an image of a run by their tags: ``relaxed/loss``, ``relaxed/tau``, ``true/rd_loss``, ``true/bpp`` and others.
-
-    Empty where the run has kept none.
-    """
-    from tensorboard.backend.event_processing import event_accumulator
-
-    folder = run.path / CURVES / image
-    if not folder.is_dir():
-        return {}
-    everything = {event_accumulator.SCALARS: 0, event_accumulator.IMAGES: 1}  # 0: all of them
-    events = event_accumulator.EventAccumulator(str(folder), size_guidance=everything).Reload()
-    found = {}
-    for tag in events.Tags()[event_accumulator.SCALARS]:
-        scalars = sorted(events.Scalars(tag), key=lambda event: event.step)
-        steps = np.array([event.step for event in scalars], dtype=np.int64)
-        found[tag] = Curve(steps, np.array([event.value for event in scalars], dtype=np.float64))
-    return found

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,18 @@ class Table:
     data_columns: Sequence[str]
     data: Sequence[Sequence[Any]]
     note: str = ""
+
+    def without(self, names: Set[str]) -> Table:
+        """The table without the named columns; those of the CSV have names of their own."""
+        kept = [i for i, name in enumerate(self.columns) if name not in names]
+        data_kept = [i for i, name in enumerate(self.data_columns) if name not in names]
+        return replace(
+            self,
+            columns=tuple(self.columns[i] for i in kept),
+            rows=[[row[i] for i in kept] for row in self.rows],
+            data_columns=tuple(self.data_columns[i] for i in data_kept),
+            data=[[row[i] for i in data_kept] for row in self.data],
+        )
 
     def markdown(self) -> str:
         """Title, table and note."""

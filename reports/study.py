@@ -8,7 +8,8 @@ The file lists runs of ``refine.py`` by name; each leaves its folder ``STUDY/NAM
       linear_0.4: {config: linear, model.temperature.init_args.tau_max: 0.4}
 
 Other options of ``refine.py`` on the command line go to every run and come last: ``--data.limit 2 --model.steps 20`` tries a study
-out. All options are checked before the first run starts; ``--dry-run`` does that and prints the commands.
+out. Before the first run starts, the options of all are checked and their models built; ``--dry-run`` does that and prints the
+commands.
 
 Running it again does what is left, image by image. A run that fails is named at the end and the others go on. Several processes
 share the images with ``--data.shard I/N`` (``srun`` does so by itself); each process uses one device.
@@ -21,7 +22,7 @@ import json
 import shlex
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from data.refinement_data import RefinementDataModule
 from lightning_modules.cli import INTERRUPTED, TERMINATED, errors_in_one_line
 from lightning_modules.presets import config_file
 from lightning_modules.refinement_module import RefinementModule
+from reports.points import CLASSICAL
 
 ONE_DEVICE = "--trainer.devices=1"
 """Several would make Lightning start this command again for each of them, in the middle of the study."""
@@ -62,11 +64,26 @@ class PlannedRun:
         return shlex.join(["python", "refine.py", *self.options])
 
 
-class _OptionsAlone(refine.RefinementCLI):
-    """Checks the options and makes nothing of them."""
+class _Checked(refine.RefinementCLI):
+    """Builds the model and the data of a run, and no trainer."""
 
     def instantiate_classes(self) -> None:
-        pass
+        self.config_init = self.parser.instantiate_classes(self.config)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice; YAML itself keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            name = str(self.construct_object(key))
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{name} is given twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
 
 
 def read_plan(config: Path, output: Path, root: str, more: Sequence[str] = ()) -> list[PlannedRun]:
@@ -83,19 +100,29 @@ def read_plan(config: Path, output: Path, root: str, more: Sequence[str] = ()) -
         OSError: The file cannot be read, or there are no images.
     """
     try:
-        content = yaml.safe_load(config.read_text())
+        content = yaml.load(config.read_text(), _UniqueKeys)
     except yaml.YAMLError as error:
-        raise ValueError(f"{config} is not YAML: {error}") from error
+        raise ValueError(f"{config} cannot be read: {error}") from error
     if not isinstance(content, dict) or not set(content) <= {"common", "runs"} or not isinstance(content.get("runs"), dict):
         raise ValueError(f"{config} is no study: it needs `runs:`, options by the name of each run, and may have `common:`")
-    common = content.get("common") or {}
-    return [_planned(name, {**common, **(own or {})}, config, output, root, more) for name, own in content["runs"].items()]
+    if not content["runs"]:
+        raise ValueError(f"{config} is no study: `runs:` names no run")
+    common = _options("common", content.get("common"), config)
+    runs = {str(name): _options(f"run {name}", own, config) for name, own in content["runs"].items()}
+    return [_planned(name, {**common, **own}, config, output, root, more) for name, own in runs.items()]
 
 
-def _planned(name: Any, options: Mapping[str, Any], config: Path, output: Path, root: str, more: Sequence[str]) -> PlannedRun:
-    name = str(name)
+def _options(owner: str, content: Any, config: Path) -> dict[str, Any]:
+    if content is not None and not isinstance(content, dict):
+        raise ValueError(f"{config}: {owner} needs options by their names, such as `{{config: sga}}`, not {_text(content)}")
+    return content or {}
+
+
+def _planned(name: str, options: Mapping[str, Any], config: Path, output: Path, root: str, more: Sequence[str]) -> PlannedRun:
     if Path(name).name != name or name.startswith("."):
         raise ValueError(f"{config}: {name} is not good as the name of a folder")
+    if name == CLASSICAL:
+        raise ValueError(f"{config}: no run can have the name {name}: the folder is that of the classical codecs' measurements")
     if "config" not in options:
         raise ValueError(f"{config}: run {name} names no config, such as `config: ssl`")
     try:
@@ -107,7 +134,7 @@ def _planned(name: Any, options: Mapping[str, Any], config: Path, output: Path, 
     folders = ("--data.root", root, "--output", str(output / name))
     arguments = ("--config", str(path), *folders, ONE_DEVICE, *own, *more)
     try:
-        parsed = _OptionsAlone(
+        checked = _Checked(
             RefinementModule,
             RefinementDataModule,
             run=False,
@@ -117,10 +144,11 @@ def _planned(name: Any, options: Mapping[str, Any], config: Path, output: Path, 
             seed_everything_default=False,
             parser_kwargs={"exit_on_error": False},
         )
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise ValueError(f"{config}: run {name}: {error}") from error
-    images = RefinementDataModule(**parsed.config.data.as_dict()).share
-    return PlannedRun(name, arguments, parsed.config.model.steps, len(images))
+    if (checked.config.data.root, checked.config.output) != (root, output / name):
+        raise ValueError(f"{config}: run {name}: output and data.root are those of the study: give them on the command line")
+    return PlannedRun(name, arguments, checked.config.model.steps, len(checked.config_init.data.share))
 
 
 def _text(value: Any) -> str:

@@ -16,6 +16,9 @@ from reports.runs import Run, Study, comparable, shared_images
 from reports.section import Options, Section, Table, file_name, over_images
 
 BASE = "base"
+OF_LOSSES = frozenset({"R-D loss", "change", "change %", "low %", "high %"})
+"""Columns that runs with a target do not have."""
+
 LEVEL = 95
 """Per cent of an interval."""
 
@@ -60,7 +63,7 @@ class Comparison:
     """Runs that compare, over the images that they share, against a reference.
 
     Args:
-        runs: Of one checkpoint, lambda and distortion.
+        runs: Of one group of :func:`reports.runs.comparable`.
         reference: Name of one of them; ``None``: each run's own base, the encoder's latents.
 
     Raises:
@@ -88,9 +91,11 @@ class Comparison:
     @property
     def note(self) -> str:
         """Says over what the means are, and against what."""
+        means = over_images(len(self.images), len(self.runs))
+        if self.runs[0].target is not None:
+            return f"M{means[1:]}. Each image has a lambda of its own, so that R-D losses do not compare."
         against = "the unrefined latents" if self.reference is None else f"the run {self.reference}"
         interval = f" with a {LEVEL} % bootstrap interval over images" if len(self.images) > 1 else ""
-        means = over_images(len(self.images), len(self.runs))
         return f"M{means[1:]}; change against {against}{interval}."
 
 
@@ -101,7 +106,7 @@ def varied(runs: Sequence[Run]) -> list[str]:
 
 
 def means_table(comparison: Comparison, label: str) -> Table:
-    """A row a run, its base first: bpp, PSNR, MS-SSIM, R-D loss, and the change of the last."""
+    """A row a run, its base first: bpp, PSNR, MS-SSIM, R-D loss, and the change of the last; of runs with a target, no losses."""
     columns = ("run", "method", "steps", "bpp", "PSNR dB", "MS-SSIM", "R-D loss", "seconds an image", "change")
     data_columns = (*columns[:-1], "change %", "low %", "high %")
     base: list[Any] = [BASE, "", 0, *_means(comparison.runs[0], "_base", comparison.images), None]
@@ -113,7 +118,8 @@ def means_table(comparison: Comparison, label: str) -> Table:
             cells.append([*_cells(row), "reference" if run.name == comparison.reference else str(changed)])
             data.append([*row, *changed])
     note = comparison.note if len(comparison.runs) > 1 else f"{comparison.note} Settings: {_same(comparison)}."
-    return Table(label, columns, cells, data_columns, data, note)
+    table = Table(label, columns, cells, data_columns, data, note)
+    return table if comparison.runs[0].target is None else table.without(OF_LOSSES)
 
 
 def _means(run: Run, suffix: str, images: Sequence[str]) -> list[float | None]:
@@ -226,7 +232,8 @@ def section(study: Study, options: Options) -> Section:
             continue
         tables.append(means_table(comparison, label))
         if varied(runs):
-            tables += [settings_table(comparison, label), *setting_tables(comparison, label)]
+            tables.append(settings_table(comparison, label))
+            tables += setting_tables(comparison, label) if runs[0].target is None else []
     if not tables:
         raise ValueError("; ".join(left_out))
     for number, table in enumerate(tables):

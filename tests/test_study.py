@@ -80,11 +80,12 @@ def test_a_study_is_a_folder_of_runs_that_several_processes_fill(
 
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = {"broken": {"model.checkpoint": "missing.ckpt"}, "sound": {}}
-    config = write_study(tmp_path, runs, {"config": "ssl", "model.steps": 0})
+    config = write_study(tmp_path, {"broken": {}, "sound": {}}, {"config": "ssl", "model.steps": 0})
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study/broken").write_text("in the way")
     assert study.main(["--config", config, "--data.root", str(folder), "--output", str(tmp_path / "study"), *SHORT]) == 1
     printed = capsys.readouterr()
-    assert "no such checkpoint: missing.ckpt" in printed.err and "failed: broken" in printed.err
+    assert "is a file, not a folder" in printed.err and "failed: broken" in printed.err
     assert "1 of 2 runs are finished" in printed.out
     assert len(list((tmp_path / "study/sound/images").iterdir())) == 2
 
@@ -125,6 +126,23 @@ def test_a_dry_run_prints_the_commands_and_the_work(folder: Path, tmp_path: Path
         ({"a/b": {"config": "ssl"}}, (), "not good as the name of a folder"),
         ({"sound": {"config": "ssl"}}, ("--data.root=nowhere",), "no such folder of images: nowhere"),
         ([], (), "is no study"),
+        ({}, (), "`runs:` names no run"),
+        ({"sound": {"config": "ssl"}, "word": "sga"}, (), "run word needs options by their names"),
+        ({"classical": {"config": "ssl"}}, (), "no run can have the name classical"),
+        ({"astray": {"config": "ssl", "output": "elsewhere"}}, (), "run astray: output and data.root are those of the study"),
+        ({"astray": {"config": "ssl", "data": {"root": "samples"}}}, (), "run astray: output and data.root"),
+        (
+            {"sound": {"config": "ssl"}, "back": {"config": "ssl", "model.steps": -3}},
+            (),
+            "run back: model.steps must be",
+        ),
+        (
+            {"both": {"config": "ssl", "model.target_bpp": 0.5, "model.target_psnr": 32}},
+            (),
+            "run both: a target of bpp and",
+        ),
+        ({"flat": {"config": "ssl", "model.rounding.init_args.a": -1}}, (), "run flat: "),
+        ({"lost": {"config": "ssl", "model.checkpoint": "missing.ckpt"}}, (), "run lost: no such checkpoint: missing.ckpt"),
     ],
 )
 def test_what_is_wrong_is_said_before_the_first_run(
@@ -137,6 +155,26 @@ def test_what_is_wrong_is_said_before_the_first_run(
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1 and message in error[0]
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("common: 5\nruns: {a: {config: ssl}}", "common needs options by their names, such as `{config: sga}`, not 5"),
+        ("runs:\n  a: {config: ssl}\n  b: {config: sga}\n  a: {config: cosine}", "a is given twice"),
+        ("runs: {0.1: {config: ssl}, '0.1': {config: sga}}", "0.1 is given twice"),
+        ("runs: {a: {config: ssl, model.steps: 1, model.steps: 2}}", "model.steps is given twice"),
+    ],
+)
+def test_a_study_file_that_is_wrong_is_one_line(
+    content: str, message: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(content)
+    with pytest.raises(SystemExit) as stop:
+        study.main(["--config", str(path), "--data.root", str(folder), "--output", str(tmp_path / "study"), "--dry-run"])
+    error = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and len(error) == 1 and str(path) in error[0] and message in error[0]
 
 
 def test_a_study_among_its_images_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

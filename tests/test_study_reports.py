@@ -26,9 +26,10 @@ from lightning_modules.results import ImageResult, write_result
 from lightning_modules.rounding import RelaxedRounding, hard_round
 from reports.__main__ import main
 from reports.crops import place
+from reports.curves import curves
 from reports.optimisation import mean_curves
 from reports.probabilities import METHODS, probabilities
-from reports.runs import comparable, curves, read_run, read_study, shared_images
+from reports.runs import comparable, read_run, read_study, shared_images
 from reports.tables import Comparison, change, means_table, setting_tables
 from tests.conftest import random_codec
 

@@ -1,0 +1,129 @@
+"""Reports of runs with targets, of damaged runs, and of runs with long names."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lightning_modules.results import read_result, write_result
+from reports import optimisation, tables
+from reports.__main__ import main
+from reports.pictures import telling_runs
+from reports.points import study_curves
+from reports.runs import comparable, read_study
+from reports.section import Options
+from tests.test_study_reports import RESULT, make_run
+
+
+@pytest.fixture
+def targeted(tmp_path: Path) -> Path:
+    """Two runs to 0.5 bpp: each image has a lambda of its own, the first has the lower losses, the second the higher PSNR."""
+    study = tmp_path / "study"
+    for name, rounding, loss, psnr_db in (("one", "Cosine", 1.2, 31.0), ("two", "Linear", 1.4, 33.0)):
+        run = make_run(study / name, {"a": loss, "b": loss}, curves=True, target_bpp=0.5, rounding=rounding)
+        for image, lmbda in (("a", 0.01), ("b", 0.02)):
+            row = replace(RESULT, image=image, method=rounding.lower(), lmbda=lmbda, rd_loss=loss, psnr_db=psnr_db)
+            write_result(run, row, {"source": f"sha of {image}"})
+    return study
+
+
+def test_runs_compare_with_those_of_their_target(targeted: Path) -> None:
+    for name, options in (("psnr", {"target_psnr": 32.0}), ("high", {"target_bpp": 0.75}), ("plain", {})):
+        make_run(targeted / name, {"a": 1.5}, **options)
+    assert {label: [run.name for run in runs] for label, runs in comparable(read_study(targeted).runs).items()} == {
+        "embedded, MSE, target 0.75 bpp": ["high"],
+        "embedded, MSE, target 0.5 bpp": ["one", "two"],
+        "embedded, MSE, lambda 0.013": ["plain"],
+        "embedded, MSE, target 32 dB": ["psnr"],
+    }
+
+
+def test_losses_of_runs_with_targets_are_not_compared(targeted: Path, tmp_path: Path) -> None:
+    study, options = read_study(targeted), Options(tmp_path / "report")
+    means, settings = tables.section(study, options).tables
+    assert means.columns == ("run", "method", "steps", "bpp", "PSNR dB", "MS-SSIM", "seconds an image")
+    assert [row[0] for row in means.rows] == ["base", "one", "two"] and means.rows[1][4] == "31.00"
+    assert means.data_columns == means.columns and len(means.data[1]) == len(means.columns)
+    assert "do not compare" in means.note and settings.title.startswith("Settings")
+    (drawing,) = optimisation.section(study, options).drawings
+    assert "loss" not in drawing.caption
+    with next(path for path in drawing.files if path.suffix == ".csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["run", "step", "PSNR dB", "bpp", "images"] and rows[1] == ["one", "0", "30.0", "1.0", "2"]
+    assert [run.name for run in telling_runs(study.runs)] == ["two", "one"]
+
+
+def test_runs_that_differ_in_their_target_form_a_curve(targeted: Path) -> None:
+    for name, options in (
+        ("ssl_0.25bpp", {"target_bpp": 0.25, "lmbda": 0.003}),
+        ("ssl_0.5bpp", {"target_bpp": 0.5}),
+        ("ssl_32dB", {"target_psnr": 32.0}),
+        ("ssl_34dB", {"target_psnr": 34.0}),
+        ("ssl", {}),
+    ):
+        make_run(targeted / name, {"a": 1.5}, **options)
+    curves = {curve.name: [point.label for point in curve.points] for curve in study_curves(read_study(targeted))}
+    assert curves == {
+        "base": ["embedded"],
+        "one, targets of bpp": ["target 0.5 bpp"],
+        "ssl": ["lambda 0.013"],
+        "ssl, targets of PSNR": ["target 32 dB", "target 34 dB"],
+        "ssl, targets of bpp": ["target 0.25 bpp", "target 0.5 bpp"],
+        "two, targets of bpp": ["target 0.5 bpp"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"checkpoint": None}, "is not that of a run of refine.py"),
+        ({"checkpoint": 5}, "does not name a method and a checkpoint"),
+        ({"target_bpp": "small"}, "is not that of a run of refine.py"),
+        ({"target_bpp": 0.5, "target_psnr": 32.0}, "is not that of a run of refine.py"),
+    ],
+)
+def test_a_run_whose_config_is_damaged_is_left_out(change: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    make_run(tmp_path / "sound", {"a": 1.5})
+    path = make_run(tmp_path / "hurt", {"a": 1.5}) / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    model = {key: value for key, value in {**config["model"], **change}.items() if value is not None}
+    path.write_text(yaml.safe_dump({**config, "model": model}))
+    study = read_study(tmp_path)
+    assert [run.name for run in study.runs] == ["sound"] and reason in study.left_out["hurt"]
+
+
+def test_a_run_that_does_not_know_its_photographs_still_has_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = make_run(tmp_path / "run", {"a": 1.5}) / "config.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "data"}))
+    assert main([str(tmp_path / "run"), "-o", str(tmp_path / "report")]) == 0
+    assert "does not say where the photographs are: give --originals" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change", [{"rd_loss": "abc"}, {"psnr_db": [30]}, {"steps": 1.5}, {"height": True}, {"bpp": None}, {"image": "b"}]
+)
+def test_a_result_of_a_wrong_type_is_damaged(change: dict[str, Any], tmp_path: Path) -> None:
+    path = make_run(tmp_path, {"a": 1.5}) / "images/a.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "psnr_db": None, "bpp": 1}))
+    found = read_result(tmp_path, "a")
+    assert found is not None and found[0].rd_loss == 1.5
+    path.write_text(json.dumps({**content, **change}))
+    assert read_result(tmp_path, "a") is None
+
+
+def test_a_report_has_no_absolute_path(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        make_run(tmp_path / "study" / name, {"a": 1.5}, checkpoint=str(tmp_path / f"our models/{name}/m.safetensors"))
+    (make_run(tmp_path / "study/hurt", {"a": 1.5}) / "config.yaml").write_text("model: 5")
+    assert main([str(tmp_path / "study"), "-o", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report/index.html").read_text()
+    assert "hurt/config.yaml is not that" in page and "checkpoint ../our models/one/m.safetensors" in page
+    written = [path for path in (tmp_path / "report").rglob("*") if path.suffix in (".html", ".md", ".csv", ".svg")]
+    assert not [path for path in written if str(tmp_path) in path.read_text()]
