@@ -139,7 +139,7 @@ def test_a_dry_run_prints_the_commands_and_the_work(folder: Path, tmp_path: Path
         (
             {"both": {"config": "ssl", "model.target_bpp": 0.5, "model.target_psnr": 32}},
             (),
-            "run both: a target of bpp and",
+            "run both: target_bpp and target_psnr",
         ),
         ({"flat": {"config": "ssl", "model.rounding.init_args.a": -1}}, (), "run flat: "),
         ({"lost": {"config": "ssl", "model.checkpoint": "missing.ckpt"}}, (), "run lost: no such checkpoint: missing.ckpt"),
