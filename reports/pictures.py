@@ -34,16 +34,18 @@ def original(run: Run, image: str, folder: Path | None = None) -> Tensor:
         OSError: The folder is not there.
     """
     data = run.config.get("data")
-    if folder is None and not (isinstance(data, Mapping) and "root" in data):
+    known = data if isinstance(data, Mapping) else {}
+    where = folder or known.get("root")
+    if where is None:
         raise ValueError(f"{run.path / CONFIG} does not say where the photographs are: give --originals")
-    images = RefinementDataModule(str(folder or data["root"]), limit=None if folder else data.get("limit"))
+    images = RefinementDataModule(str(where), limit=None if folder else known.get("limit"))
     images.exclude(run.path)
     for file in images.files:
         if file.name == image:
             if file.sha256() != run.sources[image]:
                 raise ValueError(f"{file.path} is not the photograph that {run.name} has refined")
             return read_image(file.path)
-    raise ValueError(f"{folder or data['root']} holds no image {image}")
+    raise ValueError(f"{where} holds no image {image}")
 
 
 def base_image(run: Run, image: str) -> Tensor:

@@ -16,7 +16,7 @@ from lightning_modules.refinement_module import RefinementModule
 from lightning_modules.results import read_result, write_result
 from lightning_modules.rounding import AtanhRounding
 from lightning_modules.temperature import Constant
-from reports import optimisation, tables
+from reports import compressai_json, optimisation, tables
 from reports.__main__ import main
 from reports.pictures import telling_runs
 from reports.points import study_curves
@@ -157,3 +157,12 @@ def test_the_table_of_runs_has_targets_and_adapted_priors() -> None:
         (False, None, None),
     ]
     assert set().union(*rows) <= set(SETTINGS)
+
+
+def test_curves_whose_names_differ_in_punctuation_have_a_file_each(tmp_path: Path) -> None:
+    for name, a in (("ssl-a", 1.0), ("ssl+a", 1.5), ("SSL a", 2.0), ("other", 3.0)):
+        make_run(tmp_path / "study" / name, {"a": 1.5}, init_args={"a": a})
+    paths, _ = compressai_json.write(read_study(tmp_path / "study"), tmp_path / "json")
+    names = {path.name.lower(): json.loads(path.read_text())["name"] for path in paths}
+    assert len(names) == len(paths) == 5 and {"ssl_a.json", "ssl_a_2.json", "ssl_a_3.json"} < set(names)
+    assert set(names.values()) == {"base", "other", "ssl-a", "ssl+a", "SSL_a"}
