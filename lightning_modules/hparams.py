@@ -13,7 +13,7 @@ from lightning_modules.refinement_module import RefinementModule, method_name
 
 SETTINGS = (
     *("config", "method", "a", "temperature", "tau_max", "steps", "learning_rate", "learning_rate_z"),
-    *("lmbda", "checkpoint", "seed"),
+    *("adapt_prior", "lmbda", "target_bpp", "target_psnr", "checkpoint", "seed"),
 )
 METRICS = ("rd_loss", "bpp", "psnr_db", "ms_ssim", "seconds")
 
@@ -26,7 +26,7 @@ def settings_row(module: RefinementModule, config: str, checkpoint: str) -> dict
         config: Name of its configuration.
         checkpoint: As it was given.
     """
-    settings = module.settings
+    settings, target = module.settings, module.target
     row = {
         "config": config,
         "method": method_name(settings.rounding),
@@ -36,7 +36,10 @@ def settings_row(module: RefinementModule, config: str, checkpoint: str) -> dict
         "steps": settings.steps,
         "learning_rate": settings.learning_rate,
         "learning_rate_z": settings.learning_rate_z,
+        "adapt_prior": settings.adapt_prior,
         "lmbda": module.objective.lmbda,
+        "target_bpp": target.value if target is not None and target.quantity == "bpp" else None,
+        "target_psnr": target.value if target is not None and target.quantity == "psnr_db" else None,
         "checkpoint": checkpoint,
         "seed": module.seed,
     }

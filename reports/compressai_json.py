@@ -11,7 +11,8 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,17 @@ def write(study: Study, output: Path) -> tuple[list[Path], list[str]]:
             left_out.append(f"{curve.name}: not measured on all {len(images)} images: python -m reports.classical")
             continue
         with_ms_ssim = set(images) <= curve.images("ms_ssim")
-        path = output / f"{re.sub(r'[^A-Za-z0-9.]+', '_', curve.name).strip('_')}.json"
+        path = output / f"{_free(curve.name, {path.stem.lower() for path in paths})}.json"
         write_atomically(path, json.dumps(content(curve, images, with_ms_ssim), indent=2).encode())
         paths.append(path)
     return paths, left_out
+
+
+def _free(name: str, taken: Set[str]) -> str:
+    """A file's name of a curve's: letters, digits and dots, and a number where another file has it already."""
+    plain = re.sub(r"[^A-Za-z0-9.]+", "_", name).strip("_")
+    candidates = (plain if number == 1 else f"{plain}_{number}" for number in count(1))
+    return next(candidate for candidate in candidates if candidate.lower() not in taken)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from lightning_modules.results import write_atomically
 from reports import bd_tables, crops, latents, optimisation, probabilities, rd_curves, tables
-from reports.runs import Study, relative
+from reports.runs import Study, method_names, relative
 from reports.section import Drawing, Options, Section
 
 SECTIONS: list[Callable[[Study, Options], Section]] = [
@@ -64,7 +64,13 @@ def render(study: Study, sections: Sequence[Section], left_out: Sequence[str]) -
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["inline"] = _inline
     template = environment.get_template("page.html.jinja")
-    return template.render(study=study, name=study.path.resolve().name, sections=sections, left_out=left_out)
+    return template.render(
+        study=study,
+        name=study.path.resolve().name,
+        methods=method_names(study.runs),
+        sections=sections,
+        left_out=left_out,
+    )
 
 
 def _inline(drawing: Drawing) -> str:

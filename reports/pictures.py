@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -35,18 +34,18 @@ def original(run: Run, image: str, folder: Path | None = None) -> Tensor:
         OSError: The folder is not there.
     """
     data = run.config.get("data")
-    given: Mapping[str, Any] = data if isinstance(data, Mapping) else {}
-    if folder is None and "root" not in given:
+    known = data if isinstance(data, Mapping) else {}
+    where = folder or known.get("root")
+    if where is None:
         raise ValueError(f"{run.path / CONFIG} does not say where the photographs are: give --originals")
-    root = str(folder or given["root"])
-    images = RefinementDataModule(root, limit=None if folder else given.get("limit"))
+    images = RefinementDataModule(str(where), limit=None if folder else known.get("limit"))
     images.exclude(run.path)
     for file in images.files:
         if file.name == image:
             if file.sha256() != run.sources[image]:
                 raise ValueError(f"{file.path} is not the photograph that {run.name} has refined")
             return read_image(file.path)
-    raise ValueError(f"{root} holds no image {image}")
+    raise ValueError(f"{where} holds no image {image}")
 
 
 def base_image(run: Run, image: str) -> Tensor:

@@ -30,7 +30,7 @@ from lightning_modules.codecs.checkpoint import CheckpointError, load_codec
 from lightning_modules.published import ARCHITECTURES
 from lightning_modules.results import IMAGES
 from reports.classical import read_measurements
-from reports.runs import Run, Study
+from reports.runs import Run, Study, method_names
 
 CLASSICAL = "classical"
 """Folder of a study with the measurements of classical codecs."""
@@ -188,14 +188,15 @@ def _groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
     for run in runs:
         if run.steps > 0 and run.target is not None:
             targeted.setdefault((run.checkpoint, run.target.quantity, *_settings(run)), []).append(run)
+    methods = method_names(runs)
     named: dict[str, list[Run]] = {}
     for key, group in own.items():
-        named[_free(_name(group), str(key[0]), named)] = group
+        named[_free(_name(group, methods), str(key[0]), named)] = group
     for key, group in given.items():
-        named[_free(f"{_name(group)}, one model", Path(str(key[0])).name, named)] = group
+        named[_free(f"{_name(group, methods)}, one model", Path(str(key[0])).name, named)] = group
     for key, group in targeted.items():
         quantity = "bpp" if key[1] == "bpp" else "PSNR"
-        named[_free(f"{_name(group)}, targets of {quantity}", Path(str(key[0])).name, named)] = group
+        named[_free(f"{_name(group, methods)}, targets of {quantity}", Path(str(key[0])).name, named)] = group
     return named
 
 
@@ -209,11 +210,11 @@ def _at_own_lmbda(run: Run) -> bool:
     return given is None or (trained is not None and math.isclose(float(given), trained, rel_tol=1e-6))
 
 
-def _name(runs: Sequence[Run]) -> str:
+def _name(runs: Sequence[Run], methods: Mapping[str, str]) -> str:
     """What the names of the runs share, word by word: ``ssl`` of ``ssl_lmbda0.0035`` and ``ssl_lmbda0.013``."""
     words = [re.split(r"[_\s]+", run.name) for run in runs]
     common = [word for word in words[0] if all(word in others for others in words)]
-    return "_".join(common) or f"{runs[0].method}, {runs[0].steps} steps"
+    return "_".join(common) or f"{methods[runs[0].name]}, {runs[0].steps} steps"
 
 
 def _free(name: str, detail: str, taken: Mapping[str, object]) -> str:

@@ -72,12 +72,8 @@ class Run:
 
     @property
     def method(self) -> str:
-        """The method and its own settings, to be read by people: ``sigmoid scaled logit (a 1.33)``; ``base`` without a step."""
-        if self.steps == 0:
-            return "base"
-        own = [f"{key.split('.', 1)[1]} {value}" for key, value in self.settings.items() if key.startswith("rounding.")]
-        name = self.results[0].method.replace("_", " ")
-        return f"{name} ({', '.join(own)})" if own else name
+        """To be read by people: ``sigmoid scaled logit``; ``base`` without a step."""
+        return self.results[0].method.replace("_", " ") if self.steps else "base"
 
     @cached_property
     def settings(self) -> Mapping[str, str]:
@@ -199,6 +195,24 @@ def comparable(runs: Sequence[Run]) -> dict[str, list[Run]]:
         short = f"{Path(checkpoint).stem if Path(checkpoint).suffix else checkpoint}, {trade}"
         labels[short if short not in labels else f"{group[0].settings['checkpoint']}, {trade}"] = group
     return labels
+
+
+def varied(runs: Sequence[Run]) -> list[str]:
+    """Settings in which runs differ, in the order of the configs."""
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    return [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]
+
+
+def method_names(runs: Sequence[Run]) -> dict[str, str]:
+    """The methods of runs by the runs' names, with those of their own settings in which the runs of a method differ:
+    ``sigmoid scaled logit (a 1.33)``."""
+    names = {}
+    for run in runs:
+        keys = varied([other for other in runs if other.method == run.method])
+        own = [key for key in keys if key.startswith("rounding.") and key in run.settings]
+        details = ", ".join(f"{key.removeprefix('rounding.')} {run.settings[key]}" for key in own)
+        names[run.name] = f"{run.method} ({details})" if details else run.method
+    return names
 
 
 def relative(text: str, folder: Path) -> str:

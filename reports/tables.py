@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_modules.results import MEASURED, NOT_AVAILABLE
-from reports.runs import Run, Study, comparable, shared_images
+from reports.runs import Run, Study, comparable, method_names, shared_images, varied
 from reports.section import Options, Section, Table, file_name, over_images
 
 BASE = "base"
@@ -99,21 +99,22 @@ class Comparison:
         return f"M{means[1:]}; change against {against}{interval}."
 
 
-def varied(runs: Sequence[Run]) -> list[str]:
-    """Settings in which runs differ, in the order of the configs."""
-    keys = dict.fromkeys(key for run in runs for key in run.settings)
-    return [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]
-
-
 def means_table(comparison: Comparison, label: str) -> Table:
     """A row a run, its base first: bpp, PSNR, MS-SSIM, R-D loss, and the change of the last; of runs with a target, no losses."""
     columns = ("run", "method", "steps", "bpp", "PSNR dB", "MS-SSIM", "R-D loss", "seconds an image", "change")
     data_columns = (*columns[:-1], "change %", "low %", "high %")
+    methods = method_names(comparison.runs)
     base: list[Any] = [BASE, "", 0, *_means(comparison.runs[0], "_base", comparison.images), None]
     cells, data = [[*_cells(base), ""]], [[*base, None, None, None]]
     for run in comparison.runs:
         if run.steps:
-            row = [run.name, run.method, run.steps, *_means(run, "", comparison.images), run.mean("seconds", comparison.images)]
+            row = [
+                run.name,
+                methods[run.name],
+                run.steps,
+                *_means(run, "", comparison.images),
+                run.mean("seconds", comparison.images),
+            ]
             changed = comparison.change(run)
             cells.append([*_cells(row), "reference" if run.name == comparison.reference else str(changed)])
             data.append([*row, *changed])

@@ -11,12 +11,16 @@ from typing import Any
 import pytest
 import yaml
 
+from lightning_modules.hparams import SETTINGS, settings_row
+from lightning_modules.refinement_module import RefinementModule
 from lightning_modules.results import read_result, write_result
-from reports import optimisation, tables
+from lightning_modules.rounding import AtanhRounding
+from lightning_modules.temperature import Constant
+from reports import compressai_json, optimisation, tables
 from reports.__main__ import main
 from reports.pictures import telling_runs
 from reports.points import study_curves
-from reports.runs import comparable, read_study
+from reports.runs import comparable, method_names, read_study
 from reports.section import Options
 from tests.test_study_reports import RESULT, make_run
 
@@ -127,3 +131,38 @@ def test_a_report_has_no_absolute_path(tmp_path: Path) -> None:
     assert "hurt/config.yaml is not that" in page and "checkpoint ../our models/one/m.safetensors" in page
     written = [path for path in (tmp_path / "report").rglob("*") if path.suffix in (".html", ".md", ".csv", ".svg")]
     assert not [path for path in written if str(tmp_path) in path.read_text()]
+
+
+def test_a_method_is_named_by_what_varies_among_its_runs(tmp_path: Path) -> None:
+    for name, a in (("mild", 1.0), ("steep", 2.3)):
+        make_run(tmp_path / name, {"a": 1.5}, rounding="Expected", init_args={"probes": 16, "a": a})
+    make_run(tmp_path / "linear", {"a": 1.5}, rounding="Linear", init_args={"r": 0.98})
+    make_run(tmp_path / "none", {"a": 2.0}, steps=0)
+    runs = read_study(tmp_path).runs
+    names = {"mild": "expected (a 1.0)", "steep": "expected (a 2.3)", "linear": "linear", "none": "base"}
+    assert method_names(runs) == names
+    assert method_names(runs[:2]) == {"linear": "linear", "mild": "expected"}
+    (table, *_) = tables.section(read_study(tmp_path), Options(tmp_path / "report")).tables
+    assert [row[1] for row in table.rows] == ["", "linear", "expected (a 1.0)", "expected (a 2.3)"]
+
+
+def test_the_table_of_runs_has_targets_and_adapted_priors() -> None:
+    rows = [
+        settings_row(RefinementModule(AtanhRounding(), Constant(), **options), "sga", "embedded")
+        for options in ({"target_bpp": 0.5, "adapt_prior": True}, {"target_psnr": 32.0}, {})
+    ]
+    assert [(row["adapt_prior"], row.get("target_bpp"), row.get("target_psnr")) for row in rows] == [
+        (True, 0.5, None),
+        (False, None, 32.0),
+        (False, None, None),
+    ]
+    assert set().union(*rows) <= set(SETTINGS)
+
+
+def test_curves_whose_names_differ_in_punctuation_have_a_file_each(tmp_path: Path) -> None:
+    for name, a in (("ssl-a", 1.0), ("ssl+a", 1.5), ("SSL a", 2.0), ("other", 3.0)):
+        make_run(tmp_path / "study" / name, {"a": 1.5}, init_args={"a": a})
+    paths, _ = compressai_json.write(read_study(tmp_path / "study"), tmp_path / "json")
+    names = {path.name.lower(): json.loads(path.read_text())["name"] for path in paths}
+    assert len(names) == len(paths) == 5 and {"ssl_a.json", "ssl_a_2.json", "ssl_a_3.json"} < set(names)
+    assert set(names.values()) == {"base", "other", "ssl-a", "ssl+a", "SSL_a"}
