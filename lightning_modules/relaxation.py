@@ -27,7 +27,7 @@ from lightning_modules.codecs.adaptation import Adaptation
 from lightning_modules.codecs.base import Bits, Codec, Latents
 from lightning_modules.rate_distortion import Objective, TruePixels, pixel_curvature
 from lightning_modules.rounding import Noise, Rounding, SigmoidScaledLogitRounding
-from lightning_modules.temperature import Constant, Ramp, Schedule
+from lightning_modules.temperature import Ramp, Schedule
 
 Adaptations = tuple[Adaptation | None, ...]
 """One an image; none at all where files adapt nothing."""
@@ -54,7 +54,8 @@ class ExpectedRounding(Rounding):
     def resting_at(self, step: int, steps: int) -> ExpectedRounding:
         """As it is at ``step`` of ``steps``, at every step: for going on a little from latents that were reached there, with
         fewer probes, as they take longer than a few steps do."""
-        return ExpectedRounding(self.z, Constant(self.excess(step, steps)), max(1, self.probes // 4))
+        weight = self.excess(step, steps)
+        return ExpectedRounding(self.z, Ramp(weight, weight), max(1, self.probes // 4))
 
     def __call__(self, value: Tensor, offset: Tensor | None, tau: float, noise: Noise) -> Tensor:
         return self.z(value, offset, tau, noise)
