@@ -192,7 +192,7 @@ def refine(
     base, first = evaluate(latents, settings.adapt_prior and not unrefined)
     search = _Search.of(start, base, first, score(first, 0.0), objective.lmbda)
     relax = relaxation(settings.rounding, fast, noise, x, base.y_hat, objective, true) if settings.steps else None
-    rounded = adapt(exact, base) if settings.adapt_prior else base
+    rounded = adapt(exact, base) if settings.adapt_prior and unrefined and settings.steps else base
     if controller is not None:
         objective = controller.observe(first, 0.0)
     curves = torch.zeros(settings.steps, len(CURVES), len(x), device=x.device)
