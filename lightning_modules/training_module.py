@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -94,7 +94,7 @@ class TrainingModule(pl.LightningModule):
                 "model.plateau_patience and model.warmup_steps at least 0"
             )
         self.save_hyperparameters(ignore=["codec"])
-        self.codec = codec.to(memory_format=torch.channels_last)
+        self.codec = nn.utils.convert_conv2d_weight_memory_format(codec, torch.channels_last)
         self.objective = Objective(lmbda, distortion)
         self.learning_rate, self.auxiliary_learning_rate = learning_rate, auxiliary_learning_rate
         self.schedule, self.plateau_patience = schedule, plateau_patience

@@ -91,7 +91,7 @@ def _frozen_layer(layer: nn.Module, dtype: torch.dtype) -> nn.Module:
         and (layer.kernel_size, layer.stride, layer.padding, layer.output_padding) == ((5, 5), (2, 2), (2, 2), (1, 1))
     ):
         return SubPixelDeconvolution(layer, dtype)
-    frozen = copy.deepcopy(layer).to(dtype).to(memory_format=torch.channels_last)
+    frozen = nn.utils.convert_conv2d_weight_memory_format(copy.deepcopy(layer).to(dtype), torch.channels_last)
     for name, child in layer.named_children():  # of a residual or attention block
         setattr(frozen, name, _frozen_layer(child, dtype))
     return frozen
