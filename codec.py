@@ -7,19 +7,15 @@ import math
 import sys
 from pathlib import Path
 
-from PIL import Image
-
 import lightning_modules.startup  # noqa: F401  (before the project's other modules)
-from data.images import pad, read_image, to_float, write_image
+from data.images import LOSSLESS, read_image, write_image
 from lightning_modules.bitstream import Bitstream, BitstreamError, check_size, decode_image
 from lightning_modules.cli import errors_in_one_line, fail
 from lightning_modules.codecs.checkpoint import EMBEDDED, load_codec
 from lightning_modules.codecs.export import export_compressai, export_safetensors
-from lightning_modules.coding import code_image, code_result
-from lightning_modules.landing import TargetedRefinement
+from lightning_modules.landing import refine_photograph
 from lightning_modules.presets import DEFAULT, PRESETS, preset
 from lightning_modules.rate_distortion import Objective
-from lightning_modules.refiner import refine
 from lightning_modules.results import format_psnr, write_atomically
 from lightning_modules.targets import Target
 
@@ -32,21 +28,13 @@ def encode(args: argparse.Namespace) -> None:
     check_output(args)
     target = Target.of(args.target_bpp, args.target_psnr)
     image = read_image(args.input)
-    height, width = image.shape[-2:]
-    check_size(height, width)
+    check_size(image.shape[-2], image.shape[-1])
     loaded = load_codec(args.checkpoint)
     lmbda = args.lmbda or loaded.lmbda
     if lmbda is None:
         raise ValueError(f"{args.checkpoint} does not say the lambda it was trained with: give --lmbda")
-    x = pad(to_float(image), loaded.codec.stride)[None]
-    objective = Objective(lmbda, loaded.distortion)
-    settings = preset(args.preset, args.steps)
-    if target is None:
-        result = refine(loaded.codec, x, [(height, width)], objective, settings, [args.seed])
-        _, coded, _ = code_result(loaded, result, 0, image, objective, settings.select)
-    else:
-        result = TargetedRefinement(loaded, objective, settings, target).of_one(x, image, args.seed)
-        coded = code_image(loaded, result.refined, image, objective)
+    objective, settings = Objective(lmbda, loaded.distortion), preset(args.preset, args.steps)
+    coded, result = refine_photograph(loaded, image, objective, settings, target, args.seed)
     write_atomically(args.output, coded.file)
     psnr = format_psnr(coded.psnr_db)
     print(f"{args.output}: {len(coded.file)} bytes, {coded.bpp:.4f} bpp, {psnr}, {result.seconds:.1f} s")
@@ -56,7 +44,7 @@ def encode(args: argparse.Namespace) -> None:
 
 def decode(args: argparse.Namespace) -> None:
     """A file to a photograph."""
-    check_output(args, tuple(Image.registered_extensions()))
+    check_output(args, LOSSLESS)
     data = args.input.read_bytes()
     Bitstream.from_bytes(data)  # refuse a damaged file before a model is loaded
     image = decode_image(load_codec(args.checkpoint), data)
@@ -103,7 +91,7 @@ def check_output(args: argparse.Namespace, endings: tuple[str, ...] = ()) -> Non
     if output.exists() and Path(args.input).exists() and output.samefile(args.input):
         raise ValueError(f"-o {output}: is the input")
     if endings and output.suffix.lower() not in endings:
-        raise ValueError(f"-o {output}: unknown kind of picture {output.suffix!r}; use .png")
+        raise ValueError(f"-o {output}: pictures are written without loss, as {' '.join(endings)}")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import yaml
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -24,14 +25,15 @@ from lightning_modules.callbacks.curves import RefinementCurves
 from lightning_modules.callbacks.images import draw_comparison
 from lightning_modules.callbacks.progress import RefinementProgress
 from lightning_modules.callbacks.results import EndOnSigterm, ResultWriter
-from lightning_modules.cli import INTERRUPTED, TERMINATED, errors_in_one_line, fail
+from lightning_modules.cli import ACCELERATOR, INTERRUPTED, TERMINATED, errors_in_one_line, fail
 from lightning_modules.hparams import settings_row, write_hparams
 from lightning_modules.presets import with_config
 from lightning_modules.refinement_module import RefinementModule
 from lightning_modules.results import (
+    CONFIG,
     FAILURES,
     IMAGES,
-    check_settings,
+    claim,
     names_with_results,
     print_table,
     read_failures,
@@ -44,6 +46,7 @@ PRINTED = 50
 """Images and failures that are printed one by one; of more, the table is that of the means."""
 
 TRAINER_DEFAULTS = {
+    "accelerator": ACCELERATOR,
     "logger": False,
     "enable_checkpointing": False,
     "enable_progress_bar": False,
@@ -59,7 +62,7 @@ class RefinementCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what belongs to neither model nor data."""
         parser.add_argument("--output", type=Path, required=True, help="Folder of the run; a rerun goes on in it.")
-        parser.add_argument("--seed", type=int, default=0, help="Of the noise; a run with it repeats to the bit.")
+        parser.add_argument("--seed", type=int, default=0, help="Of the noise; the same command repeats to the bit.")
         parser.add_argument("--compare", type=str | None, default=None, help="Image to draw side by side as comparison.png.")
         parser.link_arguments("seed", "model.seed")
 
@@ -86,6 +89,7 @@ class RefinementCLI(LightningCLI):
 def main(args: list[str] | None = None) -> int:
     """Runs the command (``args``: of it, by default the process's); 0, or 1 where an image failed or missed its target."""
     torch.backends.cudnn.allow_tf32 = False  # "fp32" below means it
+    torch.backends.cudnn.deterministic = True  # --seed repeats a run
     with errors_in_one_line():
         cli = RefinementCLI(
             RefinementModule,
@@ -94,6 +98,7 @@ def main(args: list[str] | None = None) -> int:
             args=with_config(sys.argv[1:] if args is None else args),
             save_config_callback=None,
             trainer_defaults=TRAINER_DEFAULTS,
+            parser_kwargs={"allow_abbrev": False},  # with_config must see what is a --config
             seed_everything_default=False,
         )
         names, mark = prepare(cli)
@@ -121,12 +126,13 @@ def prepare(cli: RefinementCLI) -> tuple[list[str], str]:
         raise ValueError(f"--output {output}: is a file, not a folder")
     if cli.trainer.precision != "32-true":
         raise ValueError("--trainer.precision must stay 32-true: --model.precision is that of the steps")
-    cli.datamodule.exclude(output)
     files = cli.datamodule.files
     names = [file.name for file in files]
     if cli.config.compare is not None and cli.config.compare not in names:
         raise ValueError(f"--compare {cli.config.compare}: no such image (the first are {', '.join(names[:5])})")
-    mark = fingerprint(cli)
+    if output.resolve() == Path(cli.config.data.root).resolve():
+        raise ValueError(f"--output {output}: is the folder of the images; give one of its own")
+    mark, foreign = fingerprint(cli), False
     finished: set[str] = set()
     share = cli.datamodule.share
     for file in share:
@@ -134,17 +140,18 @@ def prepare(cli: RefinementCLI) -> tuple[list[str], str]:
         if found is None:
             continue
         _, content = found
-        check_settings(output, file.name, content, mark)
-        if content.get("source") != file.sha256():
+        foreign = foreign or content.get("fingerprint") != mark
+        if not foreign and content.get("source") != file.sha256():
             json_file = output / IMAGES / f"{file.name}.json"
             raise ValueError(
                 f"{output} holds the result of another image {file.name}: choose another --output, or delete {json_file}"
             )
         finished.add(file.name)
+    if foreign or not claim(output, mark):
+        raise ValueError(f"{output} holds results of other settings{different_settings(cli)}: choose another --output")
     cli.datamodule.finished = frozenset(finished)
-    output.mkdir(parents=True, exist_ok=True)
     if cli.trainer.is_global_zero:
-        write_atomically(output / "config.yaml", cli.parser.dump(cli.config, skip_validation=True).encode())
+        write_atomically(output / CONFIG, cli.parser.dump(cli.config, skip_validation=True).encode())
         if finished:
             left = len(share) - len(finished)
             print(f"{len(finished)} of {len(share)} images{of_shard(cli)} are finished in {output}; {left} to go")
@@ -157,9 +164,23 @@ def of_shard(cli: RefinementCLI) -> str:
 
 
 def fingerprint(cli: RefinementCLI) -> str:
-    """Names what decides a result: the settings of the model and its weights. Two runs of one fingerprint agree."""
-    settings: dict[str, Any] = {"model": cli.config.as_dict()["model"], "weights": cli.model.loaded.model_hash.hex()}
+    """Names what decides a result: the settings of the model and its weights, wherever they lie."""
+    model, objective = cli.model, cli.model.objective
+    settings: dict[str, Any] = cli.config.as_dict()["model"]
+    settings |= {"checkpoint": model.loaded.model_hash.hex(), "lmbda": objective.lmbda, "distortion": objective.distortion}
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def different_settings(cli: RefinementCLI) -> str:
+    """For a message: the options that differ from those in the folder of the job, where that can be told."""
+    try:
+        contents = (cli.config.output / CONFIG).read_text(), cli.parser.dump(cli.config, skip_validation=True)
+        settings = [yaml.safe_load(content) for content in contents]
+        there, here = ({"seed": one["seed"], **{f"model.{key}": value for key, value in one["model"].items()}} for one in settings)
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return ""
+    names = [f"--{name}" for name in {**there, **here} if there.get(name) != here.get(name)]
+    return f" ({', '.join(names)})" if names else ""
 
 
 def report(cli: RefinementCLI, names: list[str], mark: str, interrupted: int | None) -> int:
@@ -170,9 +191,8 @@ def report(cli: RefinementCLI, names: list[str], mark: str, interrupted: int | N
     """
     output: Path = cli.config.output
     share = [file.name for file in cli.datamodule.share]
-    finished = names_with_results(output)
-    left = [name for name in share if name not in finished]
-    others = set(names).difference(share, finished)
+    left = [name for name in share if read_result(output, name) is None]
+    others = set(names).difference(share, names_with_results(output))
     if len(read_failures(output, others)) == len(others):
         failures = report_job(cli, names, mark)
     else:

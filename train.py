@@ -30,7 +30,7 @@ from lightning_modules.callbacks.latents import LatentPictures
 from lightning_modules.callbacks.metrics import ValidationMetrics
 from lightning_modules.callbacks.published import PublishedPoints
 from lightning_modules.callbacks.throughput import Throughput
-from lightning_modules.cli import errors_in_one_line, fail
+from lightning_modules.cli import ACCELERATOR, errors_in_one_line, fail
 from lightning_modules.codecs.checkpoint import AtomicCheckpointIO, codec_spec
 from lightning_modules.training_module import MONITOR, TrainingModule
 
@@ -218,7 +218,7 @@ def main(args: list[str] | None = None) -> int:
                 save_config_callback=SaveConfig,
                 save_config_kwargs={"save_to_log_dir": False},
                 seed_everything_default=0,
-                trainer_defaults={"use_distributed_sampler": False},  # the data module shards the crops
+                trainer_defaults={"accelerator": ACCELERATOR, "use_distributed_sampler": False},  # the data module shards the crops
                 args=args,
             )
         except Stopped as stop:

@@ -16,6 +16,9 @@ from torch import Tensor
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"})
 """Endings, in lower case, of the files that a folder is searched for."""
 
+LOSSLESS = (".png", ".bmp", ".ppm", ".tif", ".tiff")
+"""Endings of pictures that keep every pixel as it is."""
+
 
 class ImageError(ValueError):
     """A file that cannot be read as an image; its message names the file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.images import ImageError, image_size, pad, padded_size, read_image, to_float, unique_names
 from data.samples import sample_paths
 from data.sets import images_of, sha256_of
+from lightning_modules.results import is_run
 
 SAMPLES = "samples"
 
@@ -56,6 +58,11 @@ class RefinementBatch:
         """True ``(height, width)`` of each image."""
         return [(image.shape[-2], image.shape[-1]) for image in self.originals]
 
+    def images(self) -> list[RefinementBatch]:
+        """A batch for each of the images that could be read."""
+        parts = zip(self.files, self.originals, self.x.split(1), strict=True)
+        return [RefinementBatch([file], [original], x, {}) for file, original, x in parts]
+
 
 class RefinementBatches(Dataset[RefinementBatch]):
     """A dataset whose items are whole batches, so that a Trainer that shards items keeps images of one size together."""
@@ -85,8 +92,8 @@ class RefinementDataModule(pl.LightningDataModule):
     """Images of a folder for ``refine.py``.
 
     Args:
-        root: A folder, searched at any depth, or one file; ``samples``: the embedded photographs; ``kodak``, ``tecnick`` or
-            ``clic``: what ``python -m data.fetch`` has fetched.
+        root: A folder, searched at any depth but not in runs of ``refine.py``, or one file; ``samples``: the embedded
+            photographs; ``kodak``, ``tecnick`` or ``clic``: what ``python -m data.fetch`` has fetched.
         batch_size: Images refined together; only those of one padded size are. 1 is best on a CPU.
         limit: Refine the first so many images only.
         workers: Processes that read ahead.
@@ -103,14 +110,10 @@ class RefinementDataModule(pl.LightningDataModule):
         super().__init__()
         if batch_size < 1 or (limit is not None and limit < 1):
             raise ValueError("data.batch_size and data.limit must be at least 1")
-        self.paths = sample_paths() if root == SAMPLES else images_of(root)
+        self.paths = sample_paths() if root == SAMPLES else outside_runs(images_of(root), Path(root))
         self.finished: frozenset[str] = frozenset()
         self.batch_size, self.limit, self.workers = batch_size, limit, workers
         self.shard = parse_shard(shard) if shard is not None else None
-
-    def exclude(self, folder: Path) -> None:
-        """Leaves out what is under a folder: the run's own pictures, where it lies among the images."""
-        self.paths = [path for path in self.paths if folder.resolve() not in path.resolve().parents]
 
     @property
     def files(self) -> list[ImageFile]:
@@ -154,6 +157,20 @@ class RefinementDataModule(pl.LightningDataModule):
         return [
             group[first : first + self.batch_size] for group in by_size.values() for first in range(0, len(group), self.batch_size)
         ]
+
+
+def outside_runs(paths: Sequence[Path], root: Path) -> list[Path]:
+    """Without the pictures that runs of ``refine.py`` have left under ``root``.
+
+    Raises:
+        FileNotFoundError: None is left.
+    """
+    runs = {folder for folder in {folder for path in paths for folder in path.parents} if is_run(folder)}
+    inside = {folder for folder in runs if folder == root or root in folder.parents}
+    left = [path for path in paths if inside.isdisjoint(path.parents)]
+    if not left:
+        raise FileNotFoundError(f"all images under {root} are those of a run of refine.py: name the folder of the photographs")
+    return left
 
 
 def parse_shard(shard: str) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from data.images import ImageError
@@ -15,6 +16,8 @@ from lightning_modules.codecs.checkpoint import CheckpointError
 
 USAGE_ERROR = 2
 INTERRUPTED, TERMINATED = 130, 143
+ACCELERATOR = "cpu" if torch.backends.mps.is_available() else "auto"
+"""Lightning's choice, except where that would be MPS: it has no float64, in which files are coded."""
 
 
 def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:

@@ -14,8 +14,9 @@ from lightning_modules.codecs import Quantised
 from lightning_modules.codecs.checkpoint import LoadedCodec
 from lightning_modules.metrics import ms_ssim, psnr_db
 from lightning_modules.rate_distortion import Objective
-from lightning_modules.refiner import RefinementResult, Select
+from lightning_modules.refiner import RefinementResult
 from lightning_modules.rounding import hard_round
+from lightning_modules.settings import Select
 
 
 @dataclass(frozen=True)
@@ -98,13 +99,7 @@ def code_result(
     With ``select`` ``best``, the refined file is the base's where that is better after all: coded bits differ a little from
     estimated ones.
     """
-    base, refined = (code_image(loaded, row(latents, i), original, objective) for latents in (result.base, result.refined))
+    base, refined = (code_image(loaded, latents.image(i), original, objective) for latents in (result.base, result.refined))
     if select == "best" and refined.rd_loss > base.rd_loss:
         return base, base, 0
     return base, refined, int(result.best_step[i])
-
-
-def row(quantised: Quantised, i: int) -> Quantised:
-    """One image of a batch, to code: ``[1, ...]``, without its prior."""
-    z_hat = None if quantised.z_hat is None else quantised.z_hat[i : i + 1]
-    return Quantised(quantised.y_hat[i : i + 1], z_hat, None, quantised.adaptations[i : i + 1])

@@ -34,8 +34,8 @@ def settings_row(module: RefinementModule, config: str, checkpoint: str) -> dict
         "temperature": type(settings.temperature).__name__.removesuffix("Temperature"),
         "tau_max": getattr(settings.temperature, "tau_max", None),
         "steps": settings.steps,
-        "learning_rate": settings.learning_rate,
-        "learning_rate_z": settings.learning_rate_z,
+        "learning_rate": settings.learning_rates[0],
+        "learning_rate_z": settings.learning_rates[1],
         "adapt_prior": settings.adapt_prior,
         "lmbda": module.objective.lmbda,
         "target_bpp": target.value if target is not None and target.quantity == "bpp" else None,
@@ -57,7 +57,7 @@ def write_hparams(output: Path, settings: Mapping[str, Any], means: Mapping[str,
     folder = output / "tensorboard"
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("events.out.tfevents.*"):
-        old.unlink()
+        old.unlink(missing_ok=True)  # another task may end the same job
     with SummaryWriter(str(folder)) as writer:
         assert writer.file_writer is not None
         # TensorBoard takes the columns from any one of the jobs it shows, so each names all of them.

@@ -9,21 +9,23 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from data.images import pad, to_float
 from lightning_modules.bitstream import MAX_OVERHEAD_BYTES, encode_image
 from lightning_modules.codecs.checkpoint import LoadedCodec
-from lightning_modules.coding import code_image, row
+from lightning_modules.coding import CodedImage, code_image, code_result
 from lightning_modules.rate_distortion import Objective
-from lightning_modules.refiner import Listener, RefinementResult, RefinerSettings, refine
+from lightning_modules.refiner import Listener, RefinementResult, refine
 from lightning_modules.relaxation import ExpectedRounding
 from lightning_modules.rounding import hard_round
+from lightning_modules.settings import RefinerSettings
 from lightning_modules.targets import LIMIT, SLOPE, FileSize, LambdaController, Target
 from lightning_modules.temperature import Constant
 
 TRAVEL = 0.1
-"""Of a latent, in symbols."""
+"""How far a latent can move between two steps of lambda at the least, in symbols."""
 
 FAR = 3.0
-"""Tolerances."""
+"""An error of so many tolerances is large: latents that have settled would not get there."""
 
 CONTINUATION = 10
 """Steps between two files, after the refinement."""
@@ -57,10 +59,6 @@ class TargetedRefinement:
         if self.settings.steps < 1 or self.settings.select != "best":
             raise ValueError("a target needs at least one step of refinement, and select: best")
 
-    def of_one(self, x: Tensor, original: Tensor, seed: int) -> RefinementResult:
-        """Both for a batch of 1."""
-        return self.land(x, original, self.approach(x, [original], [seed]), 0, seed)
-
     def approach(
         self, x: Tensor, originals: Sequence[Tensor], seeds: Sequence[int], listener: Listener | None = None
     ) -> RefinementResult:
@@ -80,7 +78,7 @@ class TargetedRefinement:
         with torch.no_grad():
             base = codec.quantise(codec.analyse(x), hard_round)
             bits = codec.bits(base).total
-        coded = [len(encode_image(self.loaded, row(base, i), *shape)) for i, shape in enumerate(sizes)]
+        coded = [len(encode_image(self.loaded, base.image(i), *shape)) for i, shape in enumerate(sizes)]
         controller = LambdaController(self.target, self.objective, _file_size(coded, bits, sizes))
         settings = self.settings
         # Lambda must wait for the latents: between two evaluations they can move by TRAVEL at least.
@@ -107,7 +105,7 @@ class TargetedRefinement:
         """
         shape = (original.shape[-2], original.shape[-1])
         first = math.log(float(self.objective.lmbda))
-        result = nearest = _image(approached, i)
+        result = nearest = approached.image(i)
         lmbda, least, left = math.log(float(result.lmbda)), math.inf, extra_steps(self.settings.steps)
         rest, push, last_error = lmbda, 1.0, 0.0
         while True:
@@ -129,9 +127,8 @@ class TargetedRefinement:
             more = refine(
                 self.loaded.codec, x, [shape], self.objective, settings, seeds, controller=controller, start=result.latents
             )
-            result = _joined(result, more)
-        kept = {name: getattr(nearest, name) for name in ("refined", "latents", "refined_loss", "best_step", "lmbda")}
-        return replace(result, **kept)
+            result = result.followed_by(more)
+        return result.selecting(nearest)
 
     def _continuation(self, steps: int, far: bool) -> RefinerSettings:
         """As the refinement ended, but for a learning rate that still moves the latents; as it was halfway, where the file is
@@ -149,6 +146,31 @@ class TargetedRefinement:
         )
 
 
+def refine_photograph(
+    loaded: LoadedCodec, image: Tensor, objective: Objective, settings: RefinerSettings, target: Target | None = None, seed: int = 0
+) -> tuple[CodedImage, RefinementResult]:
+    """ONE photograph to its refined file, on the codec's device.
+
+    Args:
+        loaded: The codec, with its tables.
+        image: uint8 ``[3, H, W]``, on the CPU.
+        objective: What is minimised; with a target, its lambda is where the search starts.
+        settings: How the latents are optimised.
+        target: What the file is to be; the nearest file is returned where it cannot be.
+        seed: Of the noise.
+
+    Raises:
+        BitstreamError, ValueError: As :func:`lightning_modules.coding.code_image` and :class:`TargetedRefinement`.
+    """
+    x = pad(to_float(image), loaded.codec.stride)[None].to(loaded.codec.device)
+    if target is None:
+        result = refine(loaded.codec, x, [(image.shape[-2], image.shape[-1])], objective, settings, [seed])
+        return code_result(loaded, result, 0, image, objective, settings.select)[1], result
+    targeted = TargetedRefinement(loaded, objective, settings, target)
+    result = targeted.land(x, image, targeted.approach(x, [image], [seed]), 0, seed)
+    return code_image(loaded, result.refined, image, objective), result
+
+
 def _file_size(files: Sequence[int], bits: Tensor, sizes: Sequence[tuple[int, int]]) -> FileSize:
     """From the bytes of files and the bits that the densities estimate of them, ``[B]``."""
     header = 8 * MAX_OVERHEAD_BYTES
@@ -160,34 +182,3 @@ def _file_size(files: Sequence[int], bits: Tensor, sizes: Sequence[tuple[int, in
 def _estimated_bpp(result: RefinementResult) -> Tensor:
     """Of the selected latents of ONE image: ``[1]``."""
     return result.evaluations[result.evaluated_steps.index(int(result.best_step)), 1].to(result.lmbda.device)
-
-
-def _image(result: RefinementResult, i: int) -> RefinementResult:
-    """One image of a batch, as a batch of 1."""
-    one = slice(i, i + 1)
-    return replace(
-        result,
-        base=row(result.base, i),
-        refined=row(result.refined, i),
-        latents=result.latents.map(lambda value: value[one]),
-        **{name: getattr(result, name)[one] for name in ("base_loss", "refined_loss", "best_step", "lmbda")},
-        curves=result.curves[..., one],
-        evaluations=result.evaluations[..., one],
-        seconds=result.seconds / len(result.lmbda),
-    )
-
-
-def _joined(before: RefinementResult, after: RefinementResult) -> RefinementResult:
-    """A refinement of ONE image and another that went on from its selected latents."""
-    done = len(before.curves)
-    moved = int(after.best_step) > 0
-    return replace(
-        after,
-        base=before.base,
-        base_loss=before.base_loss,
-        best_step=done + after.best_step if moved else before.best_step,
-        curves=torch.cat([before.curves, after.curves]),
-        evaluations=torch.cat([before.evaluations, after.evaluations[1:]]),
-        evaluated_steps=before.evaluated_steps + [done + step for step in after.evaluated_steps[1:]],
-        seconds=before.seconds + after.seconds,
-    )

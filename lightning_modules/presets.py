@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from lightning_modules.refinement_module import step_dtype
-from lightning_modules.refiner import RefinerSettings
+from lightning_modules.settings import RefinerSettings
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "refine"
 PRESETS = ("fast", "balanced", "best")
@@ -38,27 +39,29 @@ def with_config(args: Sequence[str]) -> list[str]:
     Raises:
         ValueError: A name has no file.
     """
-    words = list(args)
-    if not any(word.split("=")[0] in ("--config", "--print_config", "--help", "-h") for word in words):
-        return ["--config", str(config_file(DEFAULT)), *words]
-    for i, word in enumerate(words):
-        option, equals, name = word.partition("=")
-        if option == "--config" and equals:
-            words[i] = f"--config={config_file(name)}"
-        elif i and words[i - 1] == "--config":
-            words[i] = str(config_file(word))
-    return words
+    words: list[str] = []
+    named, is_name = False, False
+    for word in args:
+        joined = re.fullmatch("(?:--config=|-c=|-c)(.+)", word)
+        if is_name:
+            words.append(str(config_file(word)))
+        elif joined:
+            words.append(f"--config={config_file(joined[1])}")
+        else:
+            words.append(word)
+        is_name = not is_name and word in ("--config", "-c")
+        named = named or is_name or joined is not None
+    return words if named else ["--config", str(config_file(DEFAULT)), *words]
 
 
-def preset(name: str = DEFAULT, steps: int | None = None, device: torch.device | str = "cpu") -> RefinerSettings:
-    """The settings of ``configs/refine/NAME.yaml``, in bf16 where that is fast.
+def preset(name: str = DEFAULT, steps: int | None = None) -> RefinerSettings:
+    """The settings of ``configs/refine/NAME.yaml``, in bf16 where the processor multiplies in it.
 
     Args:
         name: Of the file; the presets or any other that names all that it needs.
         steps: In place of the file's.
-        device: Of the refinement.
     """
     parser = ArgumentParser()
     parser.add_class_arguments(RefinerSettings, "model", skip={"dtype"})
     found: RefinerSettings = parser.instantiate_classes(parser.parse_path(CONFIGS / f"{name}.yaml")).model
-    return replace(found, steps=found.steps if steps is None else steps, dtype=step_dtype("auto", torch.device(device)))
+    return replace(found, steps=found.steps if steps is None else steps, dtype=step_dtype("auto", torch.device("cpu")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import traceback
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,12 +21,17 @@ from lightning_modules.codecs.checkpoint import EMBEDDED, load_codec
 from lightning_modules.coding import CodedImage, code_result
 from lightning_modules.landing import TargetedRefinement
 from lightning_modules.rate_distortion import Objective
-from lightning_modules.refiner import Listener, RefinementResult, RefinerSettings, Select, refine
+from lightning_modules.refiner import RefinementResult, refine
 from lightning_modules.rounding import Rounding
+from lightning_modules.settings import RefinerSettings, Select
 from lightning_modules.targets import Target
 from lightning_modules.temperature import Constant, Schedule
 
 Precision = Literal["auto", "fp32", "bf16"]
+
+
+BatchListener = Callable[[Sequence[str], int, Tensor], None]
+"""``listener(names, step, rd_loss)``: a :data:`lightning_modules.refiner.Listener` that is told which images are meant."""
 
 
 @dataclass(frozen=True)
@@ -111,18 +117,20 @@ class RefinementModule(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if steps < 0 or evaluate_every < 1:
-            raise ValueError("model.steps must be at least 0 and model.evaluate_every at least 1")
-        if not 0 < learning_rate < math.inf or (lmbda is not None and not 0 < lmbda < math.inf):
-            raise ValueError("model.learning_rate and model.lmbda must be above 0")
-        if learning_rate_z is not None and not 0 < learning_rate_z < math.inf:
-            raise ValueError(f"model.learning_rate_z must be above 0, not {learning_rate_z}")
-        for name, schedule in {"temperature": temperature, "learning_rate_factor": learning_rate_factor}.items():
-            for step in (0, steps - 1) if steps else ():
-                if not schedule(step, steps) > 0:
-                    raise ValueError(f"model.{name} must be above 0 at every step, and is {schedule(step, steps):g} at step {step}")
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError("model.betas must be at least 0 and below 1")
+        self.settings = RefinerSettings(
+            rounding=rounding,
+            temperature=temperature,
+            steps=steps,
+            adapt_prior=adapt_prior,
+            learning_rate=learning_rate,
+            learning_rate_z=learning_rate_z,
+            learning_rate_factor=learning_rate_factor,
+            betas=betas,
+            evaluate_every=evaluate_every,
+            select=select,
+        )
+        if lmbda is not None and not 0 < lmbda < math.inf:
+            raise ValueError(f"model.lmbda must be above 0, not {lmbda}")
         self.loaded = load_codec(checkpoint)
         if lmbda is None and self.loaded.lmbda is None:
             raise ValueError(f"{checkpoint} does not say the lambda it was trained with: give --model.lmbda")
@@ -133,22 +141,10 @@ class RefinementModule(pl.LightningModule):
         self.objective = Objective(float(lmbda if lmbda is not None else self.loaded.lmbda or 0), distortion)
         self.precision, self.seed = precision, seed
         self.method = method_name(rounding)
-        self.settings = RefinerSettings(
-            rounding=rounding,
-            temperature=temperature,
-            steps=steps,
-            adapt_prior=adapt_prior,
-            learning_rate=learning_rate,
-            learning_rate_z=learning_rate if learning_rate_z is None else learning_rate_z,
-            learning_rate_factor=learning_rate_factor,
-            betas=betas,
-            evaluate_every=evaluate_every,
-            select=select,
-        )
         self.target = Target.of(target_bpp, target_psnr)
         self._targeted(self.settings)
         self.failures: dict[str, str] = {}
-        self.listener: Listener | None = None
+        self.listeners: list[BatchListener] = []
 
     def predict_step(self, batch: RefinementBatch, batch_idx: int) -> list[RefinedImage]:
         """Refines and encodes a batch; an image that fails goes into :attr:`failures` and the job goes on."""
@@ -161,9 +157,11 @@ class RefinementModule(pl.LightningModule):
                 return self._refine(batch)
         except Exception as error:  # one image's trouble must not end a job of thousands
             traceback.print_exc()
-            message = f"{type(error).__name__}: {error}"
-            self.failures.update({file.name: message for file in batch.files})
-            return []
+            if len(batch.files) == 1:
+                self.failures[batch.files[0].name] = f"{type(error).__name__}: {error}"
+                return []
+        # Trouble with one of them, or with the memory for all, leaves the others alone.
+        return [image for one in batch.images() for image in self.predict_step(one, batch_idx)]
 
     def _refine(self, batch: RefinementBatch) -> list[RefinedImage]:
         for height, width in batch.sizes:
@@ -171,10 +169,15 @@ class RefinementModule(pl.LightningModule):
         seeds = [zlib.crc32(f"{self.seed}/{file.name}".encode()) for file in batch.files]
         settings = replace(self.settings, dtype=step_dtype(self.precision, self.device))
         targeted, x = self._targeted(settings), batch.x.to(self.device)
+
+        def listener(step: int, rd_loss: Tensor) -> None:
+            for listen in self.listeners:
+                listen([file.name for file in batch.files], step, rd_loss)
+
         if targeted is None:
-            result = refine(self.codec, x, batch.sizes, self.objective, settings, seeds, self.listener)
+            result = refine(self.codec, x, batch.sizes, self.objective, settings, seeds, listener)
         else:
-            result = targeted.approach(x, batch.originals, seeds, self.listener)
+            result = targeted.approach(x, batch.originals, seeds, listener)
         images = []
         for i, file in enumerate(batch.files):
             original = batch.originals[i]

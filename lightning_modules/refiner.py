@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,51 +18,15 @@ from lightning_modules.codecs.adaptation import Adaptation
 from lightning_modules.codecs.base import Codec, Latents, Quantised
 from lightning_modules.rate_distortion import Objective, RateDistortion, TruePixels, rate_distortion
 from lightning_modules.relaxation import relaxation
-from lightning_modules.rounding import Noise, Rounding, hard_round
+from lightning_modules.rounding import Noise, hard_round
+from lightning_modules.settings import RefinerSettings
 from lightning_modules.targets import LambdaController
-from lightning_modules.temperature import Constant, Schedule
 
 CURVES = ("loss", "bpp_y", "bpp_z", "psnr_db", "tau")
 """What :attr:`RefinementResult.curves` holds of each step: the method's own, relaxed quantities."""
 
-Select = Literal["best", "last"]
-"""Which latents a refinement ends with; see :class:`RefinerSettings`."""
-
 Listener = Callable[[int, Tensor], None]
 """``listener(step, rd_loss)``: told after each hard evaluation, with the best true R-D loss so far, ``[B]``, on the device."""
-
-
-@dataclass(frozen=True)
-class RefinerSettings:
-    """How latents are optimised.
-
-    Attributes:
-        rounding: The relaxation.
-        temperature: tau at each step.
-        steps: Adam steps; 0 leaves the latents as the encoder made them.
-        adapt_prior: Let the file tell the decoder about the prior where that pays; see
-            :class:`lightning_modules.codecs.adaptation.Adaptation`. It is found anew at each hard evaluation.
-        learning_rate: Of y.
-        learning_rate_z: Of z.
-        learning_rate_factor: Multiplies both rates at each step.
-        betas: Of Adam.
-        evaluate_every: Steps between two hard evaluations.
-        select: ``best``: the best of the hard evaluations, the unrefined latents among them; ``last``: the last latents, as
-            the papers do.
-        dtype: Arithmetic of the synthesis in a step; evaluations are in fp32.
-    """
-
-    rounding: Rounding
-    temperature: Schedule
-    steps: int = 500
-    adapt_prior: bool = False
-    learning_rate: float = 5e-3
-    learning_rate_z: float = 5e-3
-    learning_rate_factor: Schedule = Constant()  # noqa: RUF009  (immutable)
-    betas: tuple[float, float] = (0.9, 0.999)
-    evaluate_every: int = 50
-    select: Select = "best"
-    dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
@@ -95,6 +58,49 @@ class RefinementResult:
     evaluations: Tensor
     evaluated_steps: list[int]
     seconds: float
+
+    def image(self, i: int) -> RefinementResult:
+        """Of image ``i`` alone: a batch of 1."""
+        one = slice(i, i + 1)
+        return RefinementResult(
+            base=self.base.image(i),
+            refined=self.refined.image(i),
+            latents=self.latents.map(lambda value: value[one]),
+            lmbda=self.lmbda[one],
+            base_loss=self.base_loss[one],
+            refined_loss=self.refined_loss[one],
+            best_step=self.best_step[one],
+            curves=self.curves[..., one],
+            evaluations=self.evaluations[..., one],
+            evaluated_steps=self.evaluated_steps,
+            seconds=self.seconds / len(self.lmbda),
+        )
+
+    def followed_by(self, after: RefinementResult) -> RefinementResult:
+        """This refinement of ONE image and another that went on from its selected latents, as one."""
+        done = len(self.curves)
+        moved = int(after.best_step) > 0
+        return replace(
+            after,
+            base=self.base,
+            base_loss=self.base_loss,
+            best_step=done + after.best_step if moved else self.best_step,
+            curves=torch.cat([self.curves, after.curves]),
+            evaluations=torch.cat([self.evaluations, after.evaluations[1:]]),
+            evaluated_steps=self.evaluated_steps + [done + step for step in after.evaluated_steps[1:]],
+            seconds=self.seconds + after.seconds,
+        )
+
+    def selecting(self, other: RefinementResult) -> RefinementResult:
+        """With the latents that ``other``, an earlier part of the same refinement, has selected."""
+        return replace(
+            self,
+            refined=other.refined,
+            latents=other.latents,
+            lmbda=other.lmbda,
+            refined_loss=other.refined_loss,
+            best_step=other.best_step,
+        )
 
 
 @dataclass
@@ -154,7 +160,7 @@ def refine(
         x: Padded images ``[B, 3, H, W]`` in [0, 1], fp32, on the codec's device.
         sizes: True ``(height, width)`` of each image: rate and distortion count those pixels alone.
         objective: What is minimised; it need not be that of the training.
-        settings: See :class:`RefinerSettings`.
+        settings: How they are optimised.
         seeds: One an image, of its noise.
         listener: See :data:`Listener`.
         controller: Moves lambda, from that of its own objective on, and says which latents are the best.
@@ -239,8 +245,7 @@ def refine(
 
 
 def _optimizer(latents: Latents, settings: RefinerSettings) -> torch.optim.Adam:
-    rates = (settings.learning_rate, settings.learning_rate_z)
-    groups = [{"params": [value], "base_lr": rate} for value, rate in zip(latents.tensors(), rates, strict=False)]
+    groups = [{"params": [value], "base_lr": rate} for value, rate in zip(latents.tensors(), settings.learning_rates, strict=False)]
     return torch.optim.Adam(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
 
 

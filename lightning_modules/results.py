@@ -16,6 +16,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+CONFIG, MARK = "config.yaml", ".fingerprint-"
 IMAGES, BITSTREAMS, BASE_BITSTREAMS = "images", "bitstreams", "bitstreams_base"
 RECONSTRUCTIONS, FAILURES = "reconstructions", "failures"
 NOT_AVAILABLE = "n/a"
@@ -53,10 +54,31 @@ MEASURED = ("bpp", "psnr_db", "ms_ssim", "rd_loss")
 MEANS = (*(f"{name}_base" for name in MEASURED), *MEASURED, "bpp_estimated", "seconds")
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder looks like that of a run of ``refine.py``, whatever it has finished."""
+    return (folder / CONFIG).is_file() and (folder / IMAGES).is_dir()
+
+
+def claim(output: Path, fingerprint: str) -> bool:
+    """Makes a folder, created where it is missing, that of the job whose settings ``fingerprint`` names, for all its processes.
+
+    Returns False where it is another job's. A name without content cannot be read half written.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    own = output / f"{MARK}{fingerprint}"
+    own.touch()
+    if all(mark == own for mark in output.glob(f"{MARK}*")):
+        return True
+    own.unlink(missing_ok=True)
+    return False
+
+
 def write_atomically(path: Path, content: bytes) -> None:
-    """The file is whole or not there, whatever stops the program."""
-    with _replacing(path) as temporary:
-        temporary.write_bytes(content)
+    """The file is whole or not there, whatever stops the program or the machine."""
+    with _replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut leaves an empty file under the name
 
 
 @contextmanager
@@ -66,7 +88,7 @@ def _replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 

@@ -17,16 +17,15 @@ import torch
 from torch import Tensor
 
 import lightning_modules.startup  # noqa: F401  (before the project's other modules)
-from data.images import pad, read_image, to_float
+from data.images import read_image
 from data.samples import sample_paths
 from lightning_modules.callbacks.images import side_by_side
 from lightning_modules.cli import errors_in_one_line
 from lightning_modules.codecs.checkpoint import LoadedCodec, load_codec
-from lightning_modules.coding import CodedImage, code_image, code_result
-from lightning_modules.landing import TargetedRefinement
+from lightning_modules.coding import CodedImage
+from lightning_modules.landing import refine_photograph
 from lightning_modules.presets import preset
 from lightning_modules.rate_distortion import Objective
-from lightning_modules.refiner import refine
 from lightning_modules.results import format_psnr
 from lightning_modules.targets import Target
 
@@ -35,15 +34,8 @@ def refined(loaded: LoadedCodec, image: Tensor, steps: int, target: Target | Non
     """The refined file of a uint8 image ``[3, H, W]``, for the model's own distortion and lambda or, where one is given, at
     the lambda that reaches a target; the nearest file, and a line that says so, where the target is out of reach."""
     assert loaded.lmbda is not None
-    height, width = image.shape[-2:]
-    x = pad(to_float(image), loaded.codec.stride)[None]
-    objective, settings = Objective(loaded.lmbda, loaded.distortion), preset(steps=steps)
-    if target is None:
-        result = refine(loaded.codec, x, [(height, width)], objective, settings, [0])
-        return code_result(loaded, result, 0, image, objective, settings.select)[1]
-    result = TargetedRefinement(loaded, objective, settings, target).of_one(x, image, 0)
-    coded = code_image(loaded, result.refined, image, objective)
-    if not target.reached(coded.bpp, coded.psnr_db):
+    coded, _ = refine_photograph(loaded, image, Objective(loaded.lmbda, loaded.distortion), preset(steps=steps), target)
+    if target is not None and not target.reached(coded.bpp, coded.psnr_db):
         print(target.missed(coded.bpp, coded.psnr_db), file=sys.stderr)
     return coded
 

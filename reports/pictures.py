@@ -14,8 +14,8 @@ from data.refinement_data import RefinementDataModule
 from lightning_modules.bitstream import decode_image, decode_latents
 from lightning_modules.codecs import Quantised
 from lightning_modules.codecs.checkpoint import load_codec
-from lightning_modules.results import BASE_BITSTREAMS, BITSTREAMS, RECONSTRUCTIONS
-from reports.runs import CONFIG, Run, refined_runs, shared_images
+from lightning_modules.results import BASE_BITSTREAMS, BITSTREAMS, CONFIG, RECONSTRUCTIONS
+from reports.runs import Run, refined_runs, shared_images
 
 load_once = lru_cache(maxsize=2)(load_codec)
 """The codec of a checkpoint; the last two are kept."""
@@ -39,7 +39,6 @@ def original(run: Run, image: str, folder: Path | None = None) -> Tensor:
     if where is None:
         raise ValueError(f"{run.path / CONFIG} does not say where the photographs are: give --originals")
     images = RefinementDataModule(str(where), limit=None if folder else known.get("limit"))
-    images.exclude(run.path)
     for file in images.files:
         if file.name == image:
             if file.sha256() != run.sources[image]:

@@ -14,10 +14,8 @@ import numpy as np
 import yaml
 
 from lightning_modules.codecs.checkpoint import EMBEDDED, EMBEDDED_PATH
-from lightning_modules.results import IMAGES, ImageResult, names_with_results, read_result
+from lightning_modules.results import CONFIG, ImageResult, is_run, names_with_results, read_result
 from lightning_modules.targets import Target
-
-CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -110,11 +108,6 @@ class Study:
     path: Path
     runs: tuple[Run, ...]
     left_out: Mapping[str, str]
-
-
-def is_run(path: Path) -> bool:
-    """Whether a folder looks like that of a run of ``refine.py``, whatever it has finished."""
-    return (path / CONFIG).is_file() and (path / IMAGES).is_dir()
 
 
 def read_run(path: Path) -> Run:

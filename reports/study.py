@@ -183,8 +183,6 @@ def main(args: list[str] | None = None) -> int:
     options, more = parser.parse_known_args(args)
     with errors_in_one_line():
         output: Path = options.output
-        if Path(options.root).resolve() in (output.resolve(), *output.resolve().parents):
-            raise ValueError(f"--output {output} lies in --data.root {options.root}: the runs would refine one another's pictures")
         plan = read_plan(options.config, output, options.root, more)
         for number, planned in enumerate(plan, 1):
             print(f"[{number}/{len(plan)}] {planned.command}")

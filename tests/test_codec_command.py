@@ -97,7 +97,8 @@ def test_an_output_that_cannot_be_is_refused_before_any_work(
         (["encode", str(photo), "-o", str(photo)], "is the input"),
         (["encode", str(photo), "-o", str(tmp_path)], "is a folder"),
         (["encode", str(photo), "-o", str(tmp_path / "none/out.bin")], "its folder does not exist"),
-        (["decode", str(file), "-o", str(tmp_path / "out")], "unknown kind of picture"),
+        (["decode", str(file), "-o", str(tmp_path / "out")], "without loss, as .png .bmp"),
+        (["decode", str(file), "-o", str(tmp_path / "out.jpg")], "without loss, as .png .bmp"),
         (["export", "embedded", "-o", str(tmp_path / "none/out.pth")], "its folder does not exist"),
     ):
         assert message in refused(arguments, capsys)

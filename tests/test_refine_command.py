@@ -4,15 +4,17 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import refine
-from data.images import read_image, write_image
+from data.images import pad, read_image, to_float, write_image
+from lightning_modules import refinement_module
 from lightning_modules.bitstream import decode_image
-from lightning_modules.codecs.checkpoint import LoadedCodec
+from lightning_modules.codecs.checkpoint import EMBEDDED_PATH, LoadedCodec
 from lightning_modules.metrics import psnr_db
 from lightning_modules.rate_distortion import Objective
 
@@ -108,7 +110,7 @@ def test_results_of_other_settings_are_not_mixed(folder: Path, tmp_path: Path, c
     with pytest.raises(SystemExit) as stop:
         run(folder, output, "--model.lmbda=0.05")
     assert stop.value.code == 2
-    assert "results of other settings" in capsys.readouterr().err
+    assert "results of other settings (--model.lmbda)" in capsys.readouterr().err
 
 
 def test_batches_and_seeds(folder: Path, tmp_path: Path, photograph: Tensor) -> None:
@@ -134,12 +136,49 @@ def test_the_result_of_another_image_of_the_same_name_is_not_reused(
     assert stop.value.code == 2 and "result of another image small" in capsys.readouterr().err
 
 
-def test_a_run_inside_its_folder_of_images_does_not_refine_its_own_pictures(folder: Path) -> None:
+def test_runs_inside_their_folder_of_images_do_not_refine_their_pictures(folder: Path) -> None:
     (folder / "large.png").rename(folder / "small.base.png")
-    for _ in range(2):
-        assert run(folder, folder / "run", "--compare=small") == 0
-        assert [row["image"] for row in rows(folder / "run")] == ["small.base", "small"]
-    assert len(list((folder / "run").glob("bitstreams*/*.bin"))) == 4
+    for output in ("run", "other/run", "run"):
+        assert run(folder, folder / output, "--compare=small") == 0
+        assert [row["image"] for row in rows(folder / output)] == ["small.base", "small"]
+        assert len(list((folder / output).glob("bitstreams*/*.bin"))) == 4
+
+
+@pytest.mark.parametrize("output", ["", "run"])
+def test_a_folder_of_images_that_is_a_run_is_refused(output: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folder, folder / "run", "--data.limit=1") == 0
+    with pytest.raises(SystemExit) as stop:
+        run(folder / output, folder / output, "--data.limit=1")
+    assert stop.value.code == 2 and "the folder of the" in capsys.readouterr().err
+
+
+def test_an_image_that_fails_does_not_take_its_batch_with_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photograph: Tensor
+) -> None:
+    for i in range(3):
+        write_image(photograph[:, 300 + i : 340 + i, 200:250], folder / f"tiny{i}.png")
+
+    def refine_few(codec: Any, x: Tensor, *more: Any) -> Any:
+        if len(x) > 2 or any(torch.equal(image, bad) for image in x):
+            raise RuntimeError("out of memory")
+        return original(codec, x, *more)
+
+    original = refinement_module.refine
+    bad = pad(to_float(read_image(folder / "tiny1.png")), 64)
+    monkeypatch.setattr(refinement_module, "refine", refine_few)
+    with pytest.raises(SystemExit) as stop:
+        run(folder, tmp_path / "run", "--data.batch_size=8")
+    assert stop.value.code == 1
+    assert [row["image"] for row in rows(tmp_path / "run")] == ["large", "small", "tiny0", "tiny2"]
+    assert json.loads((tmp_path / "run/summary.json").read_text())["failures"] == {"tiny1": "RuntimeError: out of memory"}
+
+
+def test_weights_count_and_not_where_they_lie(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(EMBEDDED_PATH.read_bytes())
+    assert run(folder, tmp_path / "run", "--data.limit=1") == 0
+    assert run(folder, tmp_path / "run", "--data.limit=1", f"--model.checkpoint={copy}") == 0
+    assert "1 of 1 images are finished" in capsys.readouterr().out
 
 
 def test_latents_that_diverge_are_a_failure_and_not_a_file(folder: Path, tmp_path: Path) -> None:

@@ -58,6 +58,27 @@ def test_a_configuration_goes_by_its_name(
     assert (of(model["temperature"]), model["steps"], model["evaluate_every"]) == (SGA, 7, 3)
 
 
+@pytest.mark.parametrize("words", [("-c", "sga"), ("-csga",), ("-c=sga",), ("--config=sga",)])
+def test_a_configuration_takes_the_place_of_the_default(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        refine.main([*words, "--data.root=x", "--output=run", "--print_config"])
+    assert stop.value.code == 0
+    model = yaml.safe_load(capsys.readouterr().out)["model"]
+    assert (of(model["temperature"]), model["adapt_prior"], model["betas"]) == (SGA, False, [0.9, 0.999])
+
+
+def test_without_a_configuration_the_default_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        refine.main(["--data.root=x", "--output=run", "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["model"] == parsed("balanced", capsys)
+
+
+def test_options_are_not_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        refine.main(["--conf", "sga", "--data.root=x", "--output=run"])
+    assert stop.value.code == 2 and "--conf" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [("--config", "fats"), ("--config=fats",), ("--config", "fats.yaml")])
 def test_a_configuration_that_there_is_not_is_one_line(
     words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]

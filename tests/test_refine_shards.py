@@ -82,7 +82,9 @@ def test_shards_of_other_settings_are_not_merged(folder: Path, tmp_path: Path, c
     assert refine.main(arguments(folder, tmp_path / "run", "--data.shard=0/2")) == 0
     with pytest.raises(SystemExit) as stop:
         refine.main(arguments(folder, tmp_path / "run", "--data.shard=1/2", "--model.lmbda=0.05"))
-    assert stop.value.code == 2 and "results of other settings (a)" in capsys.readouterr().err
+    assert stop.value.code == 2 and "results of other settings (--model.lmbda)" in capsys.readouterr().err
+    assert finished(tmp_path / "run") == {"a", "c", "e"}  # before any work
+    assert refine.main(arguments(folder, tmp_path / "run", "--data.shard=1/2")) == 0
 
 
 @pytest.mark.parametrize("shard", ["2/2", "1", "-1/2", "a/b", "0/0"])

@@ -9,7 +9,7 @@ from torch import Tensor
 from data.images import pad, to_float
 from lightning_modules.codecs.checkpoint import LoadedCodec
 from lightning_modules.rate_distortion import Objective
-from lightning_modules.refiner import CURVES, RefinementResult, RefinerSettings, refine
+from lightning_modules.refiner import CURVES, RefinementResult, refine
 from lightning_modules.rounding import (
     AtanhRounding,
     CosineRounding,
@@ -19,6 +19,7 @@ from lightning_modules.rounding import (
     StraightThrough,
     UniformNoise,
 )
+from lightning_modules.settings import RefinerSettings
 from lightning_modules.temperature import HoldThenCosine, ScaledTemperature
 
 OBJECTIVE = Objective(0.013)

@@ -11,9 +11,10 @@ from lightning_modules.codecs import Codec, Latents, ScaleHyperpriorCodec
 from lightning_modules.codecs.checkpoint import LoadedCodec
 from lightning_modules.presets import PRESETS, preset
 from lightning_modules.rate_distortion import Objective, TruePixels, mean_squared_error, ms_ssim, pixel_curvature
-from lightning_modules.refiner import RefinerSettings, refine
+from lightning_modules.refiner import refine
 from lightning_modules.relaxation import Expectation, ExpectedRounding, Relaxation, relaxation
 from lightning_modules.rounding import DeterministicAnnealing, LinearRounding, Noise, SigmoidScaledLogitRounding, hard_round
+from lightning_modules.settings import RefinerSettings
 from lightning_modules.temperature import Constant, HoldThenCosine, Ramp, ScaledTemperature
 
 OBJECTIVE = Objective(0.013)

@@ -177,13 +177,6 @@ def test_a_study_file_that_is_wrong_is_one_line(
     assert stop.value.code == 2 and len(error) == 1 and str(path) in error[0] and message in error[0]
 
 
-def test_a_study_among_its_images_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = write_study(tmp_path, {"one": {"config": "ssl"}})
-    with pytest.raises(SystemExit) as stop:
-        study.main(["--config", config, "--data.root", str(folder), "--output", str(folder / "study")])
-    assert stop.value.code == 2 and "would refine one another's pictures" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_the_studies_that_ship_are_sound_and_their_comments_say_the_work(path: Path, folder: Path, tmp_path: Path) -> None:
     plan = study.read_plan(path, tmp_path, str(folder))

@@ -16,11 +16,12 @@ import refine
 from data.images import read_image, to_float, write_image
 from lightning_modules.codecs.checkpoint import LoadedCodec, load_codec
 from lightning_modules.coding import code_image
-from lightning_modules.landing import TargetedRefinement, extra_steps
+from lightning_modules.landing import TargetedRefinement, extra_steps, refine_photograph
 from lightning_modules.metrics import psnr_db
 from lightning_modules.presets import preset
 from lightning_modules.rate_distortion import Objective, RateDistortion
 from lightning_modules.rounding import hard_round
+from lightning_modules.settings import RefinerSettings
 from lightning_modules.targets import LIMIT, FileSize, LambdaController, Target
 
 ROOT = Path(__file__).parents[1]
@@ -49,8 +50,8 @@ def base_bpp(embedded: LoadedCodec, crop: Tensor) -> float:
     return code_image(embedded, quantised, crop, OBJECTIVE).bpp
 
 
-def targeted(loaded: LoadedCodec, target: Target, steps: int = STEPS) -> TargetedRefinement:
-    return TargetedRefinement(loaded, OBJECTIVE, replace(preset(steps=steps), dtype=torch.float32), target)
+def settings(steps: int = STEPS) -> RefinerSettings:
+    return replace(preset(steps=steps), dtype=torch.float32)
 
 
 @pytest.mark.parametrize("factor", [0.85, 1.15])
@@ -77,14 +78,12 @@ def test_a_file_decodes_to_the_psnr_that_was_asked_for(change: float, photo: Pat
 def test_the_factorised_prior_lands_too(crop: Tensor) -> None:
     (checkpoint,) = (ROOT / "checkpoints").glob("factorised*.safetensors")
     loaded = load_codec(checkpoint)
-    target = Target("psnr_db", 30.0)
-    result = targeted(loaded, target).of_one(to_float(crop)[None], crop, 0)
-    coded = code_image(loaded, result.refined, crop, OBJECTIVE)
+    coded, _ = refine_photograph(loaded, crop, OBJECTIVE, settings(), Target("psnr_db", 30.0))
     assert coded.psnr_db == pytest.approx(30.0, abs=0.05)
 
 
 def test_steps_are_bounded_and_best_step_is_where_the_latents_are_from(embedded: LoadedCodec, crop: Tensor) -> None:
-    result = targeted(embedded, Target("bpp", 0.05), steps=4).of_one(to_float(crop)[None], crop, 0)
+    _, result = refine_photograph(embedded, crop, OBJECTIVE, settings(steps=4), Target("bpp", 0.05))
     assert len(result.curves) == 4 + extra_steps(4)
     assert result.evaluated_steps[-1] == len(result.curves) and result.evaluated_steps == sorted(set(result.evaluated_steps))
     at = result.evaluated_steps.index(int(result.best_step))
@@ -96,7 +95,7 @@ def test_steps_are_bounded_and_best_step_is_where_the_latents_are_from(embedded:
 def test_a_batch_gives_each_image_what_it_gets_alone(embedded: LoadedCodec, photograph: Tensor) -> None:
     originals = [photograph[:, 100:164, 200:264], photograph[:, 300:364, 100:164]]
     x = torch.stack([to_float(image) for image in originals])
-    refinement = targeted(embedded, Target("psnr_db", 31.0), steps=20)
+    refinement = TargetedRefinement(embedded, OBJECTIVE, settings(steps=20), Target("psnr_db", 31.0))
     together = refinement.approach(x, originals, [0, 1])
     assert (together.lmbda.log() - together.lmbda.log().mean()).abs().min() > 0.1  # each has its own
     for i in range(2):
@@ -106,8 +105,8 @@ def test_a_batch_gives_each_image_what_it_gets_alone(embedded: LoadedCodec, phot
 
 
 def test_a_seed_repeats_a_landing_to_the_bit(embedded: LoadedCodec, crop: Tensor) -> None:
-    refinement = targeted(embedded, Target("bpp", 0.8), steps=6)
-    first, second = (refinement.of_one(to_float(crop)[None], crop, 3) for _ in range(2))
+    six = settings(steps=6)
+    (_, first), (_, second) = (refine_photograph(embedded, crop, OBJECTIVE, six, Target("bpp", 0.8), seed=3) for _ in range(2))
     assert torch.equal(first.refined.y_hat, second.refined.y_hat) and torch.equal(first.curves, second.curves)
 
 

@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from data.refinement_data import RefinementBatch
 from lightning_modules.refinement_module import RefinedImage, RefinementModule
-from lightning_modules.refiner import CURVES, Listener
+from lightning_modules.refiner import CURVES
 
 EVALUATED = ("rd_loss", "bpp", "psnr_db")
 
@@ -33,11 +33,10 @@ class RefinementCurves(pl.Callback):
         self.folder = Path(output) / "tensorboard"
         self.every = every
         self._writers: dict[str, SummaryWriter] = {}
-        self._next: Listener | None = None
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, RefinementModule)
-        self._next, pl_module.listener = pl_module.listener, self._on_evaluation
+        pl_module.listeners.append(self._on_evaluation)
 
     def on_predict_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: RefinementBatch, *_: Any, **__: Any
@@ -48,12 +47,10 @@ class RefinementCurves(pl.Callback):
                 old.unlink()
             self._writers[file.name] = SummaryWriter(str(folder))
 
-    def _on_evaluation(self, step: int, rd_loss: Tensor) -> None:
-        for writer, value in zip(self._writers.values(), rd_loss.tolist(), strict=True):
-            writer.add_scalar("live/rd_loss", value, step)
-            writer.flush()
-        if self._next is not None:
-            self._next(step, rd_loss)
+    def _on_evaluation(self, names: Sequence[str], step: int, rd_loss: Tensor) -> None:
+        for name, value in zip(names, rd_loss.tolist(), strict=True):
+            self._writers[name].add_scalar("live/rd_loss", value, step)
+            self._writers[name].flush()
 
     def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any, **__: Any) -> None:
         images: Sequence[RefinedImage] = outputs

@@ -17,11 +17,9 @@ from data.images import to_uint8
 from lightning_modules.bitstream import Y_STRIDE
 from lightning_modules.callbacks.images import captioned, curve_step
 from lightning_modules.codecs import Codec, Prior, Quantised
+from lightning_modules.codecs.adaptation import LOWEST_SCALE
 from lightning_modules.rounding import hard_round
 from lightning_modules.training_module import TrainingModule
-
-MIN_SCALE = 0.11
-"""Lower bound of the scales in the entropy model."""
 
 WHITENED_RANGE = 3.0
 """Whitened latents are drawn from black to white over so many standard deviations on either side of 0."""
@@ -94,7 +92,7 @@ def channel_of(y: Tensor, prior: Prior | None, number: int, image: Tensor) -> La
     if prior is None:
         return LatentChannel(number, crop(y), None, None, None)
     means = None if prior.means is None else crop(prior.means)
-    scales = crop(prior.scales).clamp(min=MIN_SCALE)
+    scales = crop(prior.scales).clamp(min=LOWEST_SCALE)
     centred = crop(y) if means is None else crop(y) - means
     return LatentChannel(number, crop(y), means, scales, centred / scales)
 
@@ -146,7 +144,7 @@ def telling_channel(quantised: Quantised) -> int:
 
 def _bits(centred: Tensor, scales: Tensor) -> Tensor:
     """Bits of each channel under N(0, scales^2) convolved with U(-1/2, 1/2), ``[M]``."""
-    distance, scales = centred.abs(), scales.clamp(min=MIN_SCALE)
+    distance, scales = centred.abs(), scales.clamp(min=LOWEST_SCALE)
     # In the lower tail: in the upper one both terms round to 1.
     likelihood = torch.special.ndtr((0.5 - distance) / scales) - torch.special.ndtr((-0.5 - distance) / scales)
     return -torch.log2(likelihood.clamp(min=1e-9)).sum((0, 2, 3))

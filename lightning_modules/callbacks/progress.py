@@ -43,7 +43,7 @@ class RefinementProgress(pl.Callback):
         self._task = self._progress.add_task("refine", total=self._batches * self._steps, images=f"0/{batches}", step="0", loss="-")
         if self._progress.console.is_terminal:
             self._progress.start()
-        pl_module.listener = self._on_evaluation
+        pl_module.listeners.append(self._on_evaluation)
 
     def on_predict_batch_end(
         self,
@@ -64,7 +64,7 @@ class RefinementProgress(pl.Callback):
             left = elapsed / self._done * (self._batches - self._done)
             done = {image.name for image in images}
             names = ", ".join(sorted(done) + [f"{name} failed" for name in self._failed(pl_module, batch)])
-            losses = ", ".join(f"R-D loss {image.evaluations[0, 0]:.4f} -> {image.evaluations[:, 0].min():.4f}" for image in images)
+            losses = ", ".join(f"R-D loss {image.base.rd_loss:.4f} -> {image.refined.rd_loss:.4f}" for image in images)
             print(f"[{self._done}/{self._batches}] {names}  {losses}  {elapsed:.0f} s, {left:.0f} s left", flush=True)
 
     @staticmethod
@@ -78,7 +78,7 @@ class RefinementProgress(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._stop()
 
-    def _on_evaluation(self, step: int, rd_loss: Tensor) -> None:
+    def _on_evaluation(self, names: Sequence[str], step: int, rd_loss: Tensor) -> None:
         assert self._progress is not None
         self._progress.update(self._task, completed=self._done * self._steps + step, step=str(step), loss=f"{rd_loss.mean():.4f}")
 

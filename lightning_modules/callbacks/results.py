@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from data.images import write_image
 from data.refinement_data import RefinementBatch
 from lightning_modules.bitstream import MAX_OVERHEAD_BYTES
-from lightning_modules.refinement_module import RefinedImage, RefinementModule
+from lightning_modules.refinement_module import RefinedImage, RefinementModule, step_dtype
 from lightning_modules.results import (
     BASE_BITSTREAMS,
     BITSTREAMS,
@@ -76,7 +76,8 @@ class ResultWriter(pl.Callback):
         # Under 1000 bytes the coder's own flush is more than the tolerance.
         if len(image.refined.file) > 1000 and abs(payload_bpp / result.bpp_estimated - 1) > TOLERATED_GAP:
             rank_zero_warn(f"{image.name}: {payload_bpp:.4f} coded bits a pixel, {result.bpp_estimated:.4f} estimated")
-        write_result(self.output, result, {"fingerprint": self.fingerprint, "source": image.source})
+        arithmetic = str(step_dtype(module.precision, module.device)).removeprefix("torch.")
+        write_result(self.output, result, {"fingerprint": self.fingerprint, "source": image.source, "steps_in": arithmetic})
         (self.output / FAILURES / f"{image.name}.txt").unlink(missing_ok=True)
 
 

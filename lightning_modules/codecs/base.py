@@ -81,6 +81,11 @@ class Quantised:
     prior: Prior | None
     adaptations: tuple[Adaptation | None, ...] = ()
 
+    def image(self, i: int) -> Quantised:
+        """Image ``i`` of the batch, to code: ``[1, ...]``, without its prior."""
+        z_hat = None if self.z_hat is None else self.z_hat[i : i + 1]
+        return Quantised(self.y_hat[i : i + 1], z_hat, None, self.adaptations[i : i + 1])
+
     @property
     def adapted_prior(self) -> Prior | None:
         """The prior as the adaptations have it.
