@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import sys
 import zipfile
+import zlib
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from urllib.error import HTTPError, URLError
@@ -82,7 +83,7 @@ def _unpacked(named: NamedSet, folder: Path, progress: Progress) -> dict[str, st
         download(url, archive, sha256, progress)
     try:
         checksums = unpack(named, archive, folder, recorded)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error) as error:
         archive.unlink()
         raise ValueError(f"{url} gave no sound zip file ({error}): run the command again, or download it in a browser") from error
     archive.unlink()
@@ -100,7 +101,7 @@ def unpack(named: NamedSet, archive: Path, folder: Path, recorded: dict[str, str
 
     Raises:
         ValueError: The number of images is not the set's, one is absurdly large, or one is not what was recorded.
-        zipfile.BadZipFile: The archive is damaged.
+        zipfile.BadZipFile, zlib.error: The archive is damaged.
     """
     checksums = {}
     with zipfile.ZipFile(archive) as file:

@@ -26,6 +26,7 @@ from typing import Any
 from PIL import Image, features
 from torch import Tensor
 
+import lightning_modules.startup  # noqa: F401  (before the project's other modules)
 from data.images import ImageError, read_image
 from data.refinement_data import SAMPLES, ImageFile, RefinementDataModule
 from lightning_modules.cli import errors_in_one_line, fail

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from reports.runs import Run
 
-CURVES = "tensorboard"
+TENSORBOARD = "tensorboard"
 
 
 class Curve(NamedTuple):
@@ -26,7 +26,7 @@ def curves(run: Run, image: str) -> dict[str, Curve]:
     """
     from tensorboard.backend.event_processing import event_accumulator
 
-    folder = run.path / CURVES / image
+    folder = run.path / TENSORBOARD / image
     if not folder.is_dir():
         return {}
     everything = {event_accumulator.SCALARS: 0, event_accumulator.IMAGES: 1}  # 0: all of them

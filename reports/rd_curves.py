@@ -42,7 +42,6 @@ class Line(NamedTuple):
     bpp: Floats
     quality_db: Floats
     look: dict[str, Any]
-    measured: bool
 
 
 def published_lines(study: Study, images: Sequence[str], metric: Metric) -> list[Line]:
@@ -58,12 +57,17 @@ def published_lines(study: Study, images: Sequence[str], metric: Metric) -> list
             continue
         points = [point for point in POINTS if (point.architecture, point.distortion) == (architecture, distortion)]
         bpp, quality = (np.array([getattr(point, name) for point in points]) for name in ("bpp", metric))
-        look = {"color": MUTED[0], "linestyle": "-", "marker": PUBLISHED_MARKERS[len(lines)], "markersize": 3}
-        lines.append(Line(f"CompressAI, {family}{over}", bpp, in_db(quality, metric), look, False))
+        look = {
+            "color": MUTED[0],
+            "linestyle": "-",
+            "marker": PUBLISHED_MARKERS[len(lines) % len(PUBLISHED_MARKERS)],
+            "markersize": 3,
+        }
+        lines.append(Line(f"CompressAI, {family}{over}", bpp, in_db(quality, metric), look))
         if family == "bmshj2018-hyperprior for MSE" and metric == "psnr_db":
             bpp, quality = np.array(BALLE).T
             look = {"color": MUTED[1], "linestyle": (0, (3, 2)), "marker": "+", "markersize": 5}
-            lines.append(Line(f"Ballé et al. 2018{over}", bpp, quality, look, False))
+            lines.append(Line(f"Ballé et al. 2018{over}", bpp, quality, look))
     return lines
 
 
@@ -103,7 +107,7 @@ def lines_of(study: Study, metric: Metric) -> tuple[list[Line], list[str], list[
         raise ValueError(f"no image of which all runs have {NAMES[metric]}")
     lines, left_out = [], []
     for number, curve in enumerate(own):
-        lines.append(Line(curve.name, *curve.means(images, metric), line(number), True))
+        lines.append(Line(curve.name, *curve.means(images, metric), line(number)))
     classical = [curve for curve in curves if curve.kind == "classical"]
     whole = [curve for curve in classical if set(images) <= curve.images(metric)]
     if len(whole) < len(classical):
@@ -112,7 +116,7 @@ def lines_of(study: Study, metric: Metric) -> tuple[list[Line], list[str], list[
     for curve in better_variants(whole, metric):
         codec = classical_codec(curve)
         look = {"color": CLASSICAL_COLOURS[codec], "linestyle": CLASSICAL_DASHES[codec], "linewidth": 0.9}
-        lines.append(Line(curve.name, *curve.means(images, metric), look, True))
+        lines.append(Line(curve.name, *curve.means(images, metric), look))
     published = published_lines(study, images, metric)
     if not published:
         left_out.append("published points: they are of the Kodak images, and of CompressAI's architectures")

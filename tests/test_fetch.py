@@ -229,6 +229,22 @@ def test_an_archive_that_is_none_or_lacks_images_is_refused(server: Server, tmp_
     assert not list((tmp_path / "page").iterdir())
 
 
+def test_a_damaged_archive_is_downloaded_again(server: Server, tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in IMAGES.items():
+            archive.writestr(f"chosen/{name}", content)
+    whole = stream.getvalue()
+    first = whole.index(b"chosen/") + len("chosen/a.png")  # of the compressed bytes
+    server.files = {"set.zip": whole[:first] + b"\xff" + whole[first + 1 :]}  # no deflate block begins so
+    named = NamedSet("small", len(IMAGES), {server.url("set.zip"): None}, "chosen")
+    with pytest.raises(ValueError, match="no sound zip file"):
+        fetch.fetch(named, tmp_path / "set", QUIET)
+    server.files = {"set.zip": whole}
+    fetch.fetch(named, tmp_path / "set", QUIET)
+    assert contents(tmp_path / "set") == IMAGES
+
+
 def test_sets_are_found_by_name(
     server: Server, tmp_path: Path, photograph: Tensor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -135,7 +136,8 @@ class ContextModelCodec(MeanScaleHyperpriorCodec):
         return y_hat, offsets.transpose(1, 2).reshape(y.shape)
 
 
-def independent_fronts(height: int, width: int, device: torch.device) -> Iterable[Tensor]:
+@lru_cache(maxsize=8)
+def independent_fronts(height: int, width: int, device: torch.device) -> tuple[Tensor, ...]:
     """The positions of a ``height`` x ``width`` latent, counted in raster order, in groups ``[n]`` that are to be scanned one after
     another: (h, w) is in group 3h + w, since the farthest of its context above is (h - 1, w + 2)."""
     positions = torch.arange(height * width)
