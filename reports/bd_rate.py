@@ -133,15 +133,10 @@ def compare(anchor: RateCurve, test: RateCurve, metric: Metric, samples: int = 1
 
 def pairs(curves: Sequence[RateCurve], metric: Metric, samples: int = 1000) -> tuple[list[Bd], list[str]]:
     """Every curve against every one before it, but for pairs of classical codecs; and a line for all that is left out."""
-    found, left_out, long = [], [], []
-    for curve in curves:
-        if len(curve.points) < LEAST_POINTS:
-            left_out.append(
-                f"{curve.name}: a BD-rate needs {LEAST_POINTS} points, here {'is' if len(curve.points) == 1 else 'are'} "
-                f"{len(curve.points)}: refine with more checkpoints or lambdas"
-            )
-        else:
-            long.append(curve)
+    found, left_out = [], []
+    long = [curve for curve in curves if len(curve.points) >= LEAST_POINTS]
+    if short := [f"{curve.name} has {len(curve.points)}" for curve in curves if len(curve.points) < LEAST_POINTS]:
+        left_out.append(f"a BD-rate needs {LEAST_POINTS} points, and {', '.join(short)}: refine with more checkpoints or lambdas")
     # Classical codecs come last and are the anchors of the others.
     for first, second in combinations(long, 2):
         if first.kind == "classical":

@@ -21,6 +21,7 @@ from reports.runs import Study
 from reports.section import Drawing, Options, Section
 
 KODAK = frozenset(f"kodim{number:02d}" for number in range(1, 25))
+KODAK_PIXELS = 768 * 512
 LABELS: dict[Metric, str] = {"psnr_db": "PSNR / dB", "ms_ssim": "MS-SSIM / dB"}
 
 # bpp and PSNR in dB over Kodak, of the authors of bmshj2018-hyperprior (arXiv 1802.01436), trained for MSE.
@@ -46,7 +47,8 @@ class Line(NamedTuple):
 
 def published_lines(study: Study, images: Sequence[str], metric: Metric) -> list[Line]:
     """CompressAI's points of the study's architectures and training, and the original authors' own; none of other images."""
-    if not set(images) <= KODAK:
+    pixels = {result.height * result.width for run in study.runs for result in run.results if result.image in images}
+    if not set(images) <= KODAK or pixels != {KODAK_PIXELS}:
         return []
     over = "" if set(images) == KODAK else ", 24 images"
     families = {model(run.checkpoint).family for run in study.runs}

@@ -106,12 +106,12 @@ def test_what_has_no_bd_rate_is_refused(bpp: np.ndarray, psnr: np.ndarray, reaso
         bd_rate.bd_rate(BPP, PSNR, bpp, psnr)
 
 
-def test_curves_without_a_bd_are_a_line_each() -> None:
+def test_curves_without_a_bd_are_named_with_the_reason() -> None:
     found, left_out = bd_rate.pairs(
         [curve("one", {"a": 1}), curve("short", {"a": 1}, step=2), curve("other", {"b": 1})], "psnr_db", 5
     )
     assert not found and len(left_out) == 2
-    assert left_out[0].startswith("short: a BD-rate needs 4 points, here are 3")
+    assert left_out[0].startswith("a BD-rate needs 4 points, and short has 3: refine")
     assert left_out[1] == "other against one: no image with PSNR in common"
 
 
