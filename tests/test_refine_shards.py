@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from torch import Tensor
 
 import refine
 from data.images import write_image
-from lightning_modules.results import IMAGES, ImageResult, print_table, summarise, write_result
+from lightning_modules.results import IMAGES, MARK, ImageResult, print_table, summarise, write_result
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["a", "b", "c", "d", "e"]
@@ -95,21 +96,26 @@ def test_what_is_no_shard_is_refused(shard: str, folder: Path, tmp_path: Path, c
 
 
 def test_tasks_of_srun_need_nothing_of_one_another(folder: Path, tmp_path: Path) -> None:
-    """Two processes with the variables that srun sets; one is killed, which the other does not notice."""
+    """Two processes with the variables that srun sets; one stands still and is killed, which the other does not notice."""
     output = tmp_path / "run"
 
-    def start(number: int, *more: str) -> subprocess.Popen[str]:
+    def start(number: int) -> subprocess.Popen[str]:
         slurm = {"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": str(number)}
         others = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_LOCALID": str(number), "SLURM_NODEID": "0"}
-        command = [sys.executable, "refine.py", *arguments(folder, output, *more)]
+        command = [sys.executable, "refine.py", *arguments(folder, output)]
         return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **slurm, **others}, stdout=subprocess.PIPE, text=True)
 
-    killed = start(0, "--model.steps=100000")
-    survivor = start(1, "--model.steps=4")
-    out, _ = survivor.communicate(timeout=240)
-    assert survivor.returncode == 0 and "2 of 2 images of shard 1/2 are finished" in out
-    killed.kill()
-    killed.communicate()
+    killed = start(0)
+    try:
+        while not list(output.glob(f"{MARK}*")):  # it has made the folder its job's and begins
+            time.sleep(0.02)
+        killed.send_signal(signal.SIGSTOP)
+        survivor = start(1)
+        out, _ = survivor.communicate(timeout=240)
+        assert survivor.returncode == 0 and "2 of 2 images of shard 1/2 are finished" in out
+    finally:
+        killed.kill()
+        killed.communicate()
     assert finished(output) == {"b", "d"}
     assert refine.main(arguments(folder, output)) == 0
     assert refine.main(arguments(folder, tmp_path / "one")) == 0
