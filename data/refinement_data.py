@@ -165,9 +165,9 @@ def outside_runs(paths: Sequence[Path], root: Path) -> list[Path]:
     Raises:
         FileNotFoundError: None is left.
     """
-    runs = {folder for folder in {folder for path in paths for folder in path.parents} if is_run(folder)}
-    inside = {folder for folder in runs if folder == root or root in folder.parents}
-    left = [path for path in paths if inside.isdisjoint(path.parents)]
+    folders = {folder for path in paths for folder in path.parents if folder.is_relative_to(root)}
+    runs = {folder for folder in folders if is_run(folder)}
+    left = [path for path in paths if runs.isdisjoint(path.parents)]
     if not left:
         raise FileNotFoundError(f"all images under {root} are those of a run of refine.py: name the folder of the photographs")
     return left

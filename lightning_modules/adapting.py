@@ -39,7 +39,7 @@ def adapt(codec: Codec, quantised: Quantised) -> Quantised:
         return plain
     found = []
     for i in range(len(plain.y_hat)):
-        one = _image(plain, i)
+        one = plain.image(i)
         adaptation = fit(codec, one)
         adapted = replace(one, adaptations=(adaptation,)).adapted_prior
         saved = codec.bits_of_y(one.y_hat, one.prior).sum() - codec.bits_of_y(one.y_hat, adapted).sum()
@@ -104,13 +104,3 @@ def _gains(bits: Callable[[Tensor, Tensor], Tensor], residuals: Tensor, scales: 
             found = bits(residuals, scales * torch.exp(tried * GAIN_UNIT).view(1, -1, 1, 1))
             gains, least = torch.where(found < least, tried, gains), torch.minimum(found, least)
     return gains, least
-
-
-def _image(quantised: Quantised, i: int) -> Quantised:
-    prior, one = quantised.prior, slice(i, i + 1)
-    assert prior is not None
-    return Quantised(
-        quantised.y_hat[one],
-        None if quantised.z_hat is None else quantised.z_hat[one],
-        Prior(prior.scales[one], None if prior.means is None else prior.means[one]),
-    )

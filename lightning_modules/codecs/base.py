@@ -64,6 +64,10 @@ class Prior:
     scales: Tensor
     means: Tensor | None = None
 
+    def image(self, i: int) -> Prior:
+        """That of image ``i`` of the batch: ``[1, ...]``."""
+        return Prior(self.scales[i : i + 1], None if self.means is None else self.means[i : i + 1])
+
 
 @dataclass(frozen=True)
 class Quantised:
@@ -82,9 +86,10 @@ class Quantised:
     adaptations: tuple[Adaptation | None, ...] = ()
 
     def image(self, i: int) -> Quantised:
-        """Image ``i`` of the batch, to code: ``[1, ...]``, without its prior."""
+        """Image ``i`` of the batch: ``[1, ...]``."""
         z_hat = None if self.z_hat is None else self.z_hat[i : i + 1]
-        return Quantised(self.y_hat[i : i + 1], z_hat, None, self.adaptations[i : i + 1])
+        prior = None if self.prior is None else self.prior.image(i)
+        return Quantised(self.y_hat[i : i + 1], z_hat, prior, self.adaptations[i : i + 1])
 
     @property
     def adapted_prior(self) -> Prior | None:
@@ -96,8 +101,8 @@ class Quantised:
             return self.prior
         rows = []
         for i, adaptation in enumerate(self.adaptations):
-            scales, y_hat = self.prior.scales[i : i + 1], self.y_hat[i : i + 1]
-            means = torch.zeros_like(y_hat) if self.prior.means is None else self.prior.means[i : i + 1]
+            prior, y_hat = self.prior.image(i), self.y_hat[i : i + 1]
+            scales, means = prior.scales, torch.zeros_like(y_hat) if prior.means is None else prior.means
             if adaptation is not None:
                 shift = adaptation.predict(y_hat - means)
                 scales, means = adaptation.scales(scales), means + (shift if shift.requires_grad else shift.round())
