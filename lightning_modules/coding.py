@@ -14,7 +14,7 @@ from lightning_modules.codecs import Quantised
 from lightning_modules.codecs.checkpoint import LoadedCodec
 from lightning_modules.metrics import ms_ssim, psnr_db
 from lightning_modules.rate_distortion import Objective
-from lightning_modules.refiner import RefinementResult
+from lightning_modules.refinement_result import RefinementResult
 from lightning_modules.rounding import hard_round
 from lightning_modules.settings import Select
 

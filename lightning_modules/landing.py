@@ -14,7 +14,8 @@ from lightning_modules.bitstream import MAX_OVERHEAD_BYTES, encode_image
 from lightning_modules.codecs.checkpoint import LoadedCodec
 from lightning_modules.coding import CodedImage, code_image, code_result
 from lightning_modules.rate_distortion import Objective
-from lightning_modules.refiner import Listener, RefinementResult, refine
+from lightning_modules.refinement_result import RefinementResult
+from lightning_modules.refiner import Listener, refine
 from lightning_modules.relaxation import ExpectedRounding
 from lightning_modules.rounding import hard_round
 from lightning_modules.settings import RefinerSettings
@@ -43,11 +44,11 @@ class TargetedRefinement:
     Attributes:
         loaded: The codec, with its tables.
         objective: The loss; its lambda is the first.
-        settings: Of the refinement, of at least one step.
+        settings: Of the refinement, of at least one step. What they ``select`` counts for nothing: the target does it.
         target: What is asked for.
 
     Raises:
-        ValueError: There are no steps, or the last latents are asked for.
+        ValueError: There are no steps.
     """
 
     loaded: LoadedCodec
@@ -56,8 +57,8 @@ class TargetedRefinement:
     target: Target
 
     def __post_init__(self) -> None:
-        if self.settings.steps < 1 or self.settings.select != "best":
-            raise ValueError("a target needs at least one step of refinement, and select: best")
+        if self.settings.steps < 1:
+            raise ValueError("a target needs at least one step of refinement")
 
     def approach(
         self, x: Tensor, originals: Sequence[Tensor], seeds: Sequence[int], listener: Listener | None = None
@@ -83,7 +84,7 @@ class TargetedRefinement:
         settings = self.settings
         # Lambda must wait for the latents: between two evaluations they can move by TRAVEL at least.
         every = max(settings.steps // 20, math.ceil(TRAVEL / settings.learning_rate))
-        settings = replace(settings, evaluate_every=min(settings.evaluate_every, every))
+        settings = replace(settings, evaluate_every=min(settings.evaluate_every, every), select="best")
         return refine(codec, x, sizes, self.objective, settings, seeds, listener, controller)
 
     def land(self, x: Tensor, original: Tensor, approached: RefinementResult, i: int, seed: int) -> RefinementResult:
@@ -143,6 +144,7 @@ class TargetedRefinement:
             temperature=Constant(settings.temperature(tau_at, whole)),
             learning_rate_factor=Constant(settings.learning_rate_factor(rate_at, whole)),
             evaluate_every=2,
+            select="best",
         )
 
 

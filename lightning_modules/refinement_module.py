@@ -21,7 +21,8 @@ from lightning_modules.codecs.checkpoint import EMBEDDED, load_codec
 from lightning_modules.coding import CodedImage, code_result
 from lightning_modules.landing import TargetedRefinement
 from lightning_modules.rate_distortion import Objective
-from lightning_modules.refiner import RefinementResult, refine
+from lightning_modules.refinement_result import Progress, RefinementResult
+from lightning_modules.refiner import refine
 from lightning_modules.rounding import Rounding
 from lightning_modules.settings import RefinerSettings, Select
 from lightning_modules.targets import Target
@@ -30,8 +31,8 @@ from lightning_modules.temperature import Constant, Schedule
 Precision = Literal["auto", "fp32", "bf16"]
 
 
-BatchListener = Callable[[Sequence[str], int, Tensor], None]
-"""``listener(names, step, rd_loss)``: a :data:`lightning_modules.refiner.Listener` that is told which images are meant."""
+BatchListener = Callable[[Sequence[str], Progress], None]
+"""``listener(names, progress)``: a :data:`lightning_modules.refiner.Listener` that is told which images are meant."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class RefinedImage:
         lmbda: Of the R-D loss of both.
         bpp_estimated: Bits a pixel by the densities.
         best_step: Steps after which the written latents were reached.
-        curves: ``[steps, len(CURVES)]``; see :data:`lightning_modules.refiner.CURVES`.
-        evaluations: ``[n, 3]``: true R-D loss, bpp, PSNR in dB.
+        curves: ``[steps, len(CURVES)]``; see :data:`lightning_modules.refinement_result.CURVES`.
+        evaluations: ``[n, len(EVALUATED)]``.
         evaluated_steps: Steps done before each of them.
         seconds: Of the refinement, without coding; of a batch, the image's share.
     """
@@ -155,12 +156,17 @@ class RefinementModule(pl.LightningModule):
             # What is reported must not depend on a precision of the Trainer.
             with torch.inference_mode(False), torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
                 return self._refine(batch)
+        except ValueError as error:  # an image that cannot be refined, such as one too small for MS-SSIM
+            reason = str(error)
         except Exception as error:  # one image's trouble must not end a job of thousands
             traceback.print_exc()
-            if len(batch.files) == 1:
-                self.failures[batch.files[0].name] = f"{type(error).__name__}: {error}"
-                return []
+            reason = f"{type(error).__name__}: {error}"
+        if len(batch.files) == 1:
+            self.failures[batch.files[0].name] = reason
+            return []
         # Trouble with one of them, or with the memory for all, leaves the others alone.
+        for file in batch.files:
+            self.failures.pop(file.name, None)
         return [image for one in batch.images() for image in self.predict_step(one, batch_idx)]
 
     def _refine(self, batch: RefinementBatch) -> list[RefinedImage]:
@@ -170,9 +176,9 @@ class RefinementModule(pl.LightningModule):
         settings = replace(self.settings, dtype=step_dtype(self.precision, self.device))
         targeted, x = self._targeted(settings), batch.x.to(self.device)
 
-        def listener(step: int, rd_loss: Tensor) -> None:
+        def listener(progress: Progress) -> None:
             for listen in self.listeners:
-                listen([file.name for file in batch.files], step, rd_loss)
+                listen([file.name for file in batch.files], progress)
 
         if targeted is None:
             result = refine(self.codec, x, batch.sizes, self.objective, settings, seeds, listener)

@@ -17,90 +17,14 @@ from lightning_modules.adapting import adapt
 from lightning_modules.codecs.adaptation import Adaptation
 from lightning_modules.codecs.base import Codec, Latents, Quantised
 from lightning_modules.rate_distortion import Objective, RateDistortion, TruePixels, rate_distortion
+from lightning_modules.refinement_result import CURVES, Progress, RefinementResult
 from lightning_modules.relaxation import relaxation
 from lightning_modules.rounding import Noise, hard_round
 from lightning_modules.settings import RefinerSettings
 from lightning_modules.targets import LambdaController
 
-CURVES = ("loss", "bpp_y", "bpp_z", "psnr_db", "tau")
-"""What :attr:`RefinementResult.curves` holds of each step: the method's own, relaxed quantities."""
-
-Listener = Callable[[int, Tensor], None]
-"""``listener(step, rd_loss)``: told after each hard evaluation, with the best true R-D loss so far, ``[B]``, on the device."""
-
-
-@dataclass(frozen=True)
-class RefinementResult:
-    """What a refinement found for a batch of B images.
-
-    Attributes:
-        base: The unrefined latents, hard-rounded.
-        refined: The selected latents, hard-rounded.
-        latents: The same before rounding.
-        lmbda: Of the loss when they were evaluated, ``[B]``.
-        base_loss: True R-D loss of ``base``, estimated bits, 8-bit pixels: ``[B]``.
-        refined_loss: The same of ``refined``.
-        best_step: Steps after which the selected latents were reached, ``[B]``.
-        curves: ``[steps, len(CURVES), B]``, fp32, on the CPU.
-        evaluations: ``[n, 3, B]``: true R-D loss, bpp and PSNR in dB at each of ``evaluated_steps``.
-        evaluated_steps: Steps done before each hard evaluation.
-        seconds: Wall time of the whole batch.
-    """
-
-    base: Quantised
-    refined: Quantised
-    latents: Latents
-    lmbda: Tensor
-    base_loss: Tensor
-    refined_loss: Tensor
-    best_step: Tensor
-    curves: Tensor
-    evaluations: Tensor
-    evaluated_steps: list[int]
-    seconds: float
-
-    def image(self, i: int) -> RefinementResult:
-        """Of image ``i`` alone: a batch of 1."""
-        one = slice(i, i + 1)
-        return RefinementResult(
-            base=self.base.image(i),
-            refined=self.refined.image(i),
-            latents=self.latents.map(lambda value: value[one]),
-            lmbda=self.lmbda[one],
-            base_loss=self.base_loss[one],
-            refined_loss=self.refined_loss[one],
-            best_step=self.best_step[one],
-            curves=self.curves[..., one],
-            evaluations=self.evaluations[..., one],
-            evaluated_steps=self.evaluated_steps,
-            seconds=self.seconds / len(self.lmbda),
-        )
-
-    def followed_by(self, after: RefinementResult) -> RefinementResult:
-        """This refinement of ONE image and another that went on from its selected latents, as one."""
-        done = len(self.curves)
-        moved = int(after.best_step) > 0
-        return replace(
-            after,
-            base=self.base,
-            base_loss=self.base_loss,
-            best_step=done + after.best_step if moved else self.best_step,
-            curves=torch.cat([self.curves, after.curves]),
-            evaluations=torch.cat([self.evaluations, after.evaluations[1:]]),
-            evaluated_steps=self.evaluated_steps + [done + step for step in after.evaluated_steps[1:]],
-            seconds=self.seconds + after.seconds,
-        )
-
-    def selecting(self, other: RefinementResult) -> RefinementResult:
-        """With the latents that ``other``, an earlier part of the same refinement, has selected."""
-        return replace(
-            self,
-            refined=other.refined,
-            latents=other.latents,
-            lmbda=other.lmbda,
-            refined_loss=other.refined_loss,
-            best_step=other.best_step,
-        )
+Listener = Callable[[Progress], None]
+"""Told after each hard evaluation but that of the start."""
 
 
 @dataclass
@@ -225,7 +149,7 @@ def refine(
             if controller is not None:
                 objective = controller.observe(hard, done / settings.steps)
             if listener is not None:
-                listener(done, search.loss)
+                listener(Progress(curves[:done], torch.stack(search.evaluations), search.steps, search.loss))
 
     with torch.no_grad():
         refined = replace(codec.quantise(search.latents, hard_round), adaptations=search.adaptations)

@@ -105,6 +105,7 @@ def test_published_settings(name: str, capsys: pytest.CaptureFixture[str]) -> No
     assert (of(model["rounding"]), of(model["temperature"])) == (rounding, temperature)
     assert (model["learning_rate"], model["learning_rate_z"], model["steps"]) == (learning_rate, None, 2000)
     assert of(model["learning_rate_factor"]) == {"Constant": {"value": 1.0}}
+    assert model["select"] == "last"
 
 
 def test_the_command_line_brings_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ from torch import Tensor
 from data.images import pad, to_float
 from lightning_modules.codecs.checkpoint import LoadedCodec
 from lightning_modules.rate_distortion import Objective
-from lightning_modules.refiner import CURVES, RefinementResult, refine
+from lightning_modules.refinement_result import CURVES, Progress, RefinementResult
+from lightning_modules.refiner import refine
 from lightning_modules.rounding import (
     AtanhRounding,
     CosineRounding,
@@ -127,11 +128,16 @@ def test_another_lambda_moves_rate_and_distortion(embedded: LoadedCodec, crops: 
 
 
 def test_curves_and_evaluations_have_their_places(embedded: LoadedCodec, crops: Tensor) -> None:
-    heard: list[int] = []
-    result = refine(
-        embedded.codec, crops, [(64, 64)] * 2, OBJECTIVE, replace(SETTINGS, steps=25), [0, 1], lambda step, loss: heard.append(step)
-    )
-    assert result.evaluated_steps == [0, 10, 20, 25] and heard == [10, 20, 25]
+    heard: list[tuple[int, int, list[float]]] = []
+
+    def listener(progress: Progress) -> None:
+        heard.append((len(progress.curves), progress.evaluated_steps[-1], progress.best_loss.tolist()))
+
+    result = refine(embedded.codec, crops, [(64, 64)] * 2, OBJECTIVE, replace(SETTINGS, steps=25), [0, 1], listener)
+    assert result.evaluated_steps == [0, 10, 20, 25] and [step for step, _, _ in heard] == [10, 20, 25]
+    assert [step for _, step, _ in heard] == [10, 20, 25]
+    for n, (_, _, best) in enumerate(heard, start=2):
+        assert best == result.evaluations[:n, 0].amin(0).tolist()
     assert result.evaluations.shape == (4, 3, 2)
     assert result.curves.shape == (25, len(CURVES), 2) and result.curves.isfinite().all()
     assert result.curves[0, CURVES.index("tau")].tolist() == [1.0, 1.0]

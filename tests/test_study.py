@@ -13,7 +13,7 @@ from torch import Tensor
 
 import refine
 from data.images import write_image
-from lightning_modules.callbacks.curves import RefinementCurves
+from lightning_modules.callbacks.curves import ImageCurves
 from reports import study
 
 ROOT = Path(__file__).parents[1]
@@ -188,11 +188,13 @@ def test_the_studies_that_ship_are_sound_and_their_comments_say_the_work(path: P
 def test_the_curve_of_an_image_grows_while_it_is_refined(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = {}
 
-    def look(self: RefinementCurves, image: Any, writer: Any) -> None:  # the image is finished, nothing else of it is written
-        seen[image.name] = [event.step for event in events(self.folder / image.name).Scalars("live/rd_loss")]
+    def look(self: ImageCurves, image: Any) -> None:  # the image is finished, nothing else of it is written
+        read = events(Path(self.writer.log_dir))
+        tags = ("true/psnr_db", "relaxed/loss", "gap/rd_loss")
+        seen[image.name] = [[event.step for event in read.Scalars(tag)] for tag in tags]
 
-    monkeypatch.setattr(RefinementCurves, "_write", look)
+    monkeypatch.setattr(ImageCurves, "finish", look)
     options = ("--model.steps=4", "--model.evaluate_every=2", "--data.batch_size=2", *SHORT)
     config = str(ROOT / "configs/refine/ssl.yaml")
     assert refine.main(["--config", config, "--data.root", str(folder), "--output", str(tmp_path / "run"), *options]) == 0
-    assert seen == {"a": [2, 4], "b": [2, 4]}
+    assert seen == {name: [[0, 2, 4], [0, 2], [0, 2]] for name in ("a", "b")}

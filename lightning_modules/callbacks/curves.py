@@ -12,27 +12,24 @@ from torch.utils.tensorboard import SummaryWriter
 
 from data.refinement_data import RefinementBatch
 from lightning_modules.refinement_module import RefinedImage, RefinementModule
-from lightning_modules.refiner import CURVES
-
-EVALUATED = ("rd_loss", "bpp", "psnr_db")
+from lightning_modules.refinement_result import CURVES, EVALUATED, Progress
 
 
 class RefinementCurves(pl.Callback):
-    """Writes, for each image, a TensorBoard run with its curves against the step.
+    """Writes, for each image, a TensorBoard run with its curves against the step, which grow while it is refined.
 
-    ``live/rd_loss``, the true R-D loss of the latents that would be written now, grows while the image is refined. When it is
-    finished follow ``relaxed/*``, what the method optimises, ``true/*``, the hard-rounded image at each evaluation, and
-    ``image/*``, the pictures.
+    ``true/*`` is the hard-rounded image at each evaluation; ``relaxed/*`` what the method optimises; ``gap/rd_loss`` by how much
+    its own loss is above the true one of the same latents. When the image is finished follow the pictures, ``image/*``.
 
     Args:
         output: Folder of the job; the runs go to ``tensorboard/NAME`` in it.
-        every: Steps between two points of the relaxed curves.
+        every: Steps between two points of the relaxed curves, which have one at each evaluation besides.
     """
 
     def __init__(self, output: Path, every: int = 5) -> None:
         self.folder = Path(output) / "tensorboard"
         self.every = every
-        self._writers: dict[str, SummaryWriter] = {}
+        self._images: dict[str, ImageCurves] = {}
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, RefinementModule)
@@ -42,40 +39,60 @@ class RefinementCurves(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: RefinementBatch, *_: Any, **__: Any
     ) -> None:
         for file in batch.files:
-            folder = self.folder / file.name
-            for old in folder.glob("events.out.tfevents.*"):  # of an attempt that was stopped
-                old.unlink()
-            self._writers[file.name] = SummaryWriter(str(folder))
+            self._images[file.name] = ImageCurves(self.folder / file.name, self.every)
 
-    def _on_evaluation(self, names: Sequence[str], step: int, rd_loss: Tensor) -> None:
-        for name, value in zip(names, rd_loss.tolist(), strict=True):
-            self._writers[name].add_scalar("live/rd_loss", value, step)
-            self._writers[name].flush()
+    def _on_evaluation(self, names: Sequence[str], progress: Progress) -> None:
+        curves, evaluations = progress.curves.cpu(), progress.evaluations.cpu()
+        for i, name in enumerate(names):
+            self._images[name].extend(curves[..., i], evaluations[..., i], progress.evaluated_steps)
 
     def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any, **__: Any) -> None:
         images: Sequence[RefinedImage] = outputs
         for image in images:
-            self._write(image, self._writers[image.name])
+            self._images[image.name].finish(image)
         self._close()
-
-    def _write(self, image: RefinedImage, writer: SummaryWriter) -> None:
-        for step in range(0, len(image.curves), self.every):
-            for name, value in zip(CURVES, image.curves[step].tolist(), strict=True):
-                writer.add_scalar(f"relaxed/{name}", value, step)
-        for name, pixels in {
-            "original": image.original,
-            "base": image.base.image,
-            "refined": image.refined.image,
-        }.items():
-            writer.add_image(f"image/{name}", pixels, image.best_step if name == "refined" else 0)
-        for step, values in zip(image.evaluated_steps, image.evaluations.tolist(), strict=True):
-            for name, value in zip(EVALUATED, values, strict=True):
-                writer.add_scalar(f"true/{name}", value, step)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._close()
 
     def _close(self) -> None:
-        for writer in self._writers.values():
-            writer.close()
-        self._writers.clear()
+        for image in self._images.values():
+            image.writer.close()
+        self._images.clear()
+
+
+class ImageCurves:
+    """The TensorBoard run of an image, anew."""
+
+    def __init__(self, folder: Path, every: int) -> None:
+        for old in folder.glob("events.out.tfevents.*"):  # of an attempt that was stopped
+            old.unlink()
+        self.writer = SummaryWriter(str(folder))
+        self.every = every
+        self._relaxed = self._evaluated = 0  # what has been written of each
+
+    def extend(self, curves: Tensor, evaluations: Tensor, evaluated_steps: Sequence[int]) -> None:
+        """Writes what is new in the image's curves ``[step, len(CURVES)]`` and evaluations ``[n, len(EVALUATED)]`` up to now."""
+        true = dict(zip(evaluated_steps, evaluations.tolist(), strict=True))
+        for step, values in list(true.items())[self._evaluated :]:
+            self._add("true", dict(zip(EVALUATED, values, strict=True)), step)
+        # The relaxed loss of latents that were evaluated is that of the step after.
+        for step in range(self._relaxed, len(curves)):
+            if step % self.every == 0 or step in true:
+                relaxed = dict(zip(CURVES, curves[step].tolist(), strict=True))
+                self._add("relaxed", relaxed, step)
+                if step in true:
+                    self._add("gap", {"rd_loss": relaxed["loss"] - true[step][EVALUATED.index("rd_loss")]}, step)
+        # Where a batch is begun again, image by image, there is nothing new until it is where it was.
+        self._relaxed, self._evaluated = max(self._relaxed, len(curves)), max(self._evaluated, len(true))
+        self.writer.flush()
+
+    def finish(self, image: RefinedImage) -> None:
+        """Writes what is left, and the pictures."""
+        self.extend(image.curves, image.evaluations, image.evaluated_steps)
+        for name, pixels in {"original": image.original, "base": image.base.image, "refined": image.refined.image}.items():
+            self.writer.add_image(f"image/{name}", pixels, image.best_step if name == "refined" else 0)
+
+    def _add(self, group: str, values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(f"{group}/{name}", value, step)

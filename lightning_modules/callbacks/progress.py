@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from torch import Tensor
+from rich import progress as bars
 
 from data.refinement_data import RefinementBatch
 from lightning_modules.refinement_module import RefinedImage, RefinementModule
+from lightning_modules.refinement_result import Progress
 
 
 class RefinementProgress(pl.Callback):
     """A bar on a terminal; elsewhere (a log file) a line for each batch. Of several ranks, the first speaks for its share."""
 
     def __init__(self) -> None:
-        self._progress: Progress | None = None
-        self._task: TaskID = TaskID(0)
+        self._bar: bars.Progress | None = None
+        self._task: bars.TaskID = bars.TaskID(0)
         self._steps = 0
         self._done = 0
         self._started = 0.0
@@ -32,17 +32,17 @@ class RefinementProgress(pl.Callback):
         # Coding, decoding and writing take about as long as ten steps.
         self._steps = pl_module.settings.steps + 10
         self._started = time.monotonic()
-        self._progress = Progress(
-            TextColumn("{task.fields[images]} images"),
-            BarColumn(),
-            TextColumn("step {task.fields[step]}  R-D loss {task.fields[loss]}"),
-            TextColumn("{task.percentage:.0f} %"),
-            TimeRemainingColumn(),
+        self._bar = bars.Progress(
+            bars.TextColumn("{task.fields[images]} images"),
+            bars.BarColumn(),
+            bars.TextColumn("step {task.fields[step]}  R-D loss {task.fields[loss]}"),
+            bars.TextColumn("{task.percentage:.0f} %"),
+            bars.TimeRemainingColumn(),
         )
         self._batches = int(batches)
-        self._task = self._progress.add_task("refine", total=self._batches * self._steps, images=f"0/{batches}", step="0", loss="-")
-        if self._progress.console.is_terminal:
-            self._progress.start()
+        self._task = self._bar.add_task("refine", total=self._batches * self._steps, images=f"0/{batches}", step="0", loss="-")
+        if self._bar.console.is_terminal:
+            self._bar.start()
         pl_module.listeners.append(self._on_evaluation)
 
     def on_predict_batch_end(
@@ -54,12 +54,12 @@ class RefinementProgress(pl.Callback):
         *_: Any,
         **__: Any,
     ) -> None:
-        if self._progress is None:
+        if self._bar is None:
             return
         images: Sequence[RefinedImage] = outputs
         self._done += 1
-        self._progress.update(self._task, completed=self._done * self._steps, images=f"{self._done}/{self._batches}")
-        if not self._progress.console.is_terminal:
+        self._bar.update(self._task, completed=self._done * self._steps, images=f"{self._done}/{self._batches}")
+        if not self._bar.console.is_terminal:
             elapsed = time.monotonic() - self._started
             left = elapsed / self._done * (self._batches - self._done)
             done = {image.name for image in images}
@@ -78,10 +78,11 @@ class RefinementProgress(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._stop()
 
-    def _on_evaluation(self, names: Sequence[str], step: int, rd_loss: Tensor) -> None:
-        assert self._progress is not None
-        self._progress.update(self._task, completed=self._done * self._steps + step, step=str(step), loss=f"{rd_loss.mean():.4f}")
+    def _on_evaluation(self, names: Sequence[str], progress: Progress) -> None:
+        assert self._bar is not None
+        step, loss = progress.evaluated_steps[-1], f"{progress.best_loss.mean():.4f}"
+        self._bar.update(self._task, completed=self._done * self._steps + step, step=str(step), loss=loss)
 
     def _stop(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+        if self._bar is not None:
+            self._bar.stop()
