@@ -148,7 +148,7 @@ def prepare(cli: RefinementCLI) -> tuple[list[str], str]:
             )
         finished.add(file.name)
     if foreign or not claim(output, mark):
-        raise ValueError(f"{output} holds results of other settings{different_settings(cli)}: choose another --output")
+        raise ValueError(refusal(cli))
     cli.datamodule.finished = frozenset(finished)
     if cli.trainer.is_global_zero:
         write_atomically(output / CONFIG, cli.parser.dump(cli.config, skip_validation=True).encode())
@@ -171,8 +171,18 @@ def fingerprint(cli: RefinementCLI) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def different_settings(cli: RefinementCLI) -> str:
-    """For a message: the options that differ from those in the folder of the job, where that can be told."""
+def refusal(cli: RefinementCLI) -> str:
+    """Why a job cannot go on in a folder of other settings, with the options that differ where that can be told."""
+    output: Path = cli.config.output
+    options = different_options(cli)
+    if names_with_results(output):
+        return f"{output} holds results of other settings{options}: choose another --output"
+    ended = "or delete the folder if that job has ended"
+    return f"{output} is that of a job of other settings{options}, without results yet: choose another --output, {ended}"
+
+
+def different_options(cli: RefinementCLI) -> str:
+    """In brackets, the options that differ from those in the folder of the job; empty where that cannot be told."""
     try:
         contents = (cli.config.output / CONFIG).read_text(), cli.parser.dump(cli.config, skip_validation=True)
         settings = [yaml.safe_load(content) for content in contents]

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import platform
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -84,7 +85,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A path beside ``path``, no other process's on any machine, that takes its place at the end."""
-    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
+    short = f"{zlib.crc32(path.name.encode()):08x}"  # a name may be as long as the file system allows
+    temporary = path.with_name(f".{short}.{platform.node()}.{os.getpid()}")
     try:
         yield temporary
         temporary.replace(path)

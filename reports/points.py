@@ -161,11 +161,13 @@ def _check_sources(known: dict[str, str], new: Mapping[str, str], where: str) ->
 
 def _base_points(runs: Iterable[Run], family: str) -> tuple[RatePoint, ...]:
     points: dict[str, dict[str, Measured]] = {}
+    names: dict[str, str] = {}
     for run in runs:
         if model(run.checkpoint).family == family:
             measured = {r.image: Measured(r.bpp_base, r.psnr_db_base, r.ms_ssim_base) for r in run.results}
-            points[run.checkpoint] = measured | points.get(run.checkpoint, {})
-    return tuple(RatePoint(Path(checkpoint).name, images) for checkpoint, images in points.items())
+            points[run.model_hash] = measured | points.get(run.model_hash, {})
+            names[run.model_hash] = Path(run.checkpoint).name
+    return tuple(RatePoint(names[model_hash], images) for model_hash, images in points.items())
 
 
 def _refined(run: Run) -> dict[str, Measured]:
@@ -181,22 +183,22 @@ def _groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
         if _at_own_lmbda(run):
             own.setdefault((model(run.checkpoint).family, *_settings(run)), []).append(run)
         else:
-            given.setdefault((run.checkpoint, *_settings(run)), []).append(run)
+            given.setdefault((run.model_hash, *_settings(run)), []).append(run)
     for key, group in given.items():
-        group += [run for run in refined if _at_own_lmbda(run) and (run.checkpoint, *_settings(run)) == key]
+        group += [run for run in refined if _at_own_lmbda(run) and (run.model_hash, *_settings(run)) == key]
     targeted: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
         if run.steps > 0 and run.target is not None:
-            targeted.setdefault((run.checkpoint, run.target.quantity, *_settings(run)), []).append(run)
+            targeted.setdefault((run.model_hash, run.target.quantity, *_settings(run)), []).append(run)
     methods = method_names(runs)
     named: dict[str, list[Run]] = {}
     for key, group in own.items():
         named[_free(_name(group, methods), str(key[0]), named)] = group
-    for key, group in given.items():
-        named[_free(f"{_name(group, methods)}, one model", Path(str(key[0])).name, named)] = group
+    for group in given.values():
+        named[_free(f"{_name(group, methods)}, one model", Path(group[0].checkpoint).name, named)] = group
     for key, group in targeted.items():
         quantity = "bpp" if key[1] == "bpp" else "PSNR"
-        named[_free(f"{_name(group, methods)}, targets of {quantity}", Path(str(key[0])).name, named)] = group
+        named[_free(f"{_name(group, methods)}, targets of {quantity}", Path(group[0].checkpoint).name, named)] = group
     return named
 
 

@@ -28,6 +28,7 @@ class Run:
         config: ``config.yaml`` as read; an option that was left at ``None`` is not in it.
         results: Of the images that are finished, by name; at least one.
         sources: SHA-256 of each original's file, by image.
+        model_hash: Of the codec's weights, wherever they lay.
         damaged: Images whose result file cannot be read, or lacks a column that today's have.
         target: What the file of every image was to have; each image then has a lambda of its own, and losses do not compare.
     """
@@ -37,6 +38,7 @@ class Run:
     config: Mapping[str, Any]
     results: tuple[ImageResult, ...]
     sources: Mapping[str, str]
+    model_hash: str
     damaged: tuple[str, ...] = ()
     target: Target | None = None
 
@@ -135,7 +137,8 @@ def read_run(path: Path) -> Run:
         raise ValueError(f"{path} ({class_path.rsplit('.', 1)[-1]}): {detail}")
     results = tuple(result for result, _ in whole.values())
     sources = {name: str(content.get("source", "")) for name, (_, content) in whole.items()}
-    return Run(path.resolve().name, path, config, results, sources, damaged, target)
+    model_hash = next((str(content["model_hash"]) for _, content in whole.values() if "model_hash" in content), checkpoint)
+    return Run(path.resolve().name, path, config, results, sources, model_hash, damaged, target)
 
 
 def read_study(path: Path) -> Study:
@@ -175,18 +178,19 @@ def refined_runs(runs: Sequence[Run]) -> list[Run]:
 
 
 def comparable(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs that compare: those of one checkpoint, distortion, and lambda or target, by a label that says which.
+    """Runs that compare: those of one model, distortion, and lambda or target, by a label that says which.
 
     Where they have a target, their bpp and PSNR compare; elsewhere their R-D losses do.
     """
     groups: dict[tuple[str, str, Target | float | None], list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.checkpoint, run.distortion, run.target or run.lmbda), []).append(run)
+        groups.setdefault((run.model_hash, run.distortion, run.target or run.lmbda), []).append(run)
     labels: dict[str, list[Run]] = {}
-    for (checkpoint, distortion, _), group in groups.items():
+    for (model_hash, distortion, _), group in groups.items():
         trade = f"{'MSE' if distortion == 'mse' else 'MS-SSIM'}, {group[0].trade}"
-        short = f"{Path(checkpoint).stem if Path(checkpoint).suffix else checkpoint}, {trade}"
-        labels[short if short not in labels else f"{group[0].settings['checkpoint']}, {trade}"] = group
+        checkpoint = group[0].checkpoint
+        names = (Path(checkpoint).stem if Path(checkpoint).suffix else checkpoint, group[0].settings["checkpoint"], model_hash)
+        labels[next(label for name in names if (label := f"{name}, {trade}") not in labels)] = group
     return labels
 
 

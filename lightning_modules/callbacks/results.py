@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +62,8 @@ class ResultWriter(pl.Callback):
                 pl_module.failures[image.name] = f"cannot be written: {error}"
         for name in (*batch.failures, *(file.name for file in batch.files)):
             if name in pl_module.failures:
-                write_atomically(self.output / FAILURES / f"{name}.txt", pl_module.failures[name].encode())
+                with contextlib.suppress(OSError):  # where nothing can be written, the end of the job still says it
+                    write_atomically(self.output / FAILURES / f"{name}.txt", pl_module.failures[name].encode())
 
     def _write(self, image: RefinedImage, module: RefinementModule) -> None:
         for folder, content in ((BITSTREAMS, image.refined.file), (BASE_BITSTREAMS, image.base.file)):
@@ -77,7 +79,13 @@ class ResultWriter(pl.Callback):
         if len(image.refined.file) > 1000 and abs(payload_bpp / result.bpp_estimated - 1) > TOLERATED_GAP:
             rank_zero_warn(f"{image.name}: {payload_bpp:.4f} coded bits a pixel, {result.bpp_estimated:.4f} estimated")
         arithmetic = str(step_dtype(module.precision, module.device)).removeprefix("torch.")
-        write_result(self.output, result, {"fingerprint": self.fingerprint, "source": image.source, "steps_in": arithmetic})
+        identity = {
+            "fingerprint": self.fingerprint,
+            "source": image.source,
+            "model_hash": module.loaded.model_hash.hex(),
+            "steps_in": arithmetic,
+        }
+        write_result(self.output, result, identity)
         (self.output / FAILURES / f"{image.name}.txt").unlink(missing_ok=True)
 
 
