@@ -10,9 +10,10 @@ no sample of y. Let y be rounded at random, each element alone, down with probab
   ``h_i = sum over pixels of (d x_hat / d y_i)^2``.
 
 The last term, weighted from 0 upwards while the steps pass, takes the place of a temperature: without it the loss is nearly convex,
-with a weight of 1 it is the true expectation, and since p (1 - p) is concave every element ends at an integer. There an element
-stays exactly as long as moving it alone by 1 does not pay, by the same second-order account. No noise has to be averaged over
-steps, which is what makes 150 of them enough.
+with a weight of 1 it is the true expectation, and since p (1 - p) is concave every element ends at an integer. An element leaves
+it where the slope g + w h + change of bits is below 0, w being the weight: at 1 exactly where moving it alone by 1 pays, by the
+same second-order account; above, where it pays by (w - 1) h at least. No noise has to be averaged over steps, which is what makes
+150 of them enough.
 """
 
 from __future__ import annotations

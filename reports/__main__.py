@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("study", type=Path, help="folder of a run of refine.py, or one that holds several")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder of the report")
     parser.add_argument("--reference", metavar="RUN", help="run that tables compare with; by default the unrefined latents")
+    parser.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="that pictures show; by default SGA's and the best")
     parser.add_argument("--image", help="image that is drawn; by default the one that gained most")
     parser.add_argument("--at", type=pixel, metavar="X,Y", help="left and top of the crops; by default where the runs differ most")
     parser.add_argument("--size", type=positive, default=160, help="of the crops, in pixels (default: 160)")
@@ -31,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     with errors_in_one_line():
         study = read_study(args.study)
-        options = Options(args.output, args.reference, args.image, args.at, args.size, args.originals)
+        options = Options(args.output, args.reference, args.runs, args.image, args.at, args.size, args.originals)
         page, left_out = write_report(study, options)
     for reason in left_out:
         print(f"left out: {' '.join(reason.split())}")

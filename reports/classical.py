@@ -56,9 +56,16 @@ class ClassicalCodec:
     package: str | None = None
 
     def encode(self, image: Tensor, quality: int) -> bytes:
-        """The file of a uint8 image ``[3, H, W]``, without metadata."""
+        """The file of a uint8 image ``[3, H, W]``, without metadata.
+
+        Raises:
+            ImageError: The encoder refuses the image, as WebP does with a side of over 16383 pixels.
+        """
         file = io.BytesIO()
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, self.format, quality=quality, **self.settings)
+        try:
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, self.format, quality=quality, **self.settings)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise ImageError(f"{self.name} of quality {quality} refuses the image: {error}") from error
         return file.getvalue()
 
 
@@ -127,7 +134,11 @@ def missing(codec: ClassicalCodec) -> str | None:
 
 
 def measure(codec: ClassicalCodec, image: Tensor, quality: int) -> Measurement:
-    """A uint8 image ``[3, H, W]`` through a codec and back."""
+    """A uint8 image ``[3, H, W]`` through a codec and back.
+
+    Raises:
+        ImageError: The codec refuses the image.
+    """
     content = codec.encode(image, quality)
     decoded = read_image(Path(f"{codec.name} of quality {quality}"), content)
     psnr = psnr_db(image, decoded)
@@ -164,10 +175,13 @@ def read_measurements(path: Path) -> tuple[str, tuple[Measurement, ...]]:
         raise ValueError(f"{path} is damaged: delete it, and the image is measured anew") from None
 
 
-def measure_image(file: ImageFile, codecs: Iterable[ClassicalCodec], output: Path) -> int:
-    """Measures what is not yet in ``output/images/NAME.json`` and writes it there, row by row; returns how many rows were new.
+def measure_image(file: ImageFile, codecs: Iterable[ClassicalCodec], output: Path) -> tuple[int, list[str]]:
+    """Measures what is not yet in ``output/images/NAME.json`` and writes it there, row by row.
 
     Rows of other codecs stay; those of other settings of a codec are replaced.
+
+    Returns:
+        How many rows were new, and a line for each codec that refuses the image.
 
     Raises:
         ImageError: The photograph cannot be read.
@@ -179,17 +193,21 @@ def measure_image(file: ImageFile, codecs: Iterable[ClassicalCodec], output: Pat
         raise ValueError(f"{path} is of another photograph: choose another -o, or delete the file")
     rows = {(row.codec, row.quality): row for row in finished}
     image = read_image(file.path)
-    new = 0
+    new, refused = 0, []
     for codec in codecs:
         for quality in codec.qualities:
             row = rows.get((codec.name, quality))
             if row is not None and row.settings == in_words(codec):
                 continue
-            rows[codec.name, quality] = measure(codec, image, quality)
+            try:
+                rows[codec.name, quality] = measure(codec, image, quality)
+            except ImageError as error:
+                refused.append(str(error))
+                break  # it would refuse every quality
             content = {"image": file.name, "source": source, "rows": [asdict(row) for row in rows.values()]}
             write_atomically(path, json.dumps(content, indent=1).encode())
             new += 1
-    return new
+    return new, refused
 
 
 def collect(output: Path) -> int:
@@ -231,14 +249,16 @@ def main(args: Sequence[str] | None = None) -> int:
         failed = 0
         for number, file in enumerate(files, start=1):
             try:
-                new = measure_image(file, codecs, chosen.output)
+                new, refused = measure_image(file, codecs, chosen.output)
                 print(f"{number} of {len(files)}: {file.name}, {new} files measured", flush=True)
             except ImageError as error:
-                failed += 1
-                print(f"failed: {file.name}: {error}", file=sys.stderr)
+                refused = [str(error)]
+            for reason in refused:
+                print(f"failed: {file.name}: {reason}", file=sys.stderr)
+            failed += bool(refused)
         print(f"{collect(chosen.output)} rows: {chosen.output / 'results.csv'}")
         if failed:
-            fail(f"{failed} of {len(files)} images could not be measured", 1)
+            fail(f"{failed} of {len(files)} images could not be measured in full", 1)
     return 0
 
 

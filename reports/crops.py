@@ -101,7 +101,7 @@ def section(study: Study, options: Options) -> Section:
     """
 
     def draw(label: str, runs: Sequence[Run]) -> Drawing:
-        chosen = telling_runs(runs)
+        chosen = telling_runs(runs, options.runs)
         image = options.image or most_different_image(chosen)
         path = options.output / f"figures/crops_{file_name(label)}"
         files, (left, top) = draw_crops(chosen, image, path, options.size, options.at, options.originals)

@@ -1,6 +1,7 @@
 """One style for the figures of all reports, and their files: PNG, SVG, and CSV of what is drawn.
 
-Figures are made for the column of a paper, 3.4 inches wide, with letters of 8 points. Lines differ in colour (the palette of Okabe
+Figures of one panel are made for the column of a paper, 3.4 inches wide, those of several for its whole width of 7 inches; their
+letters have 8 points. Lines differ in colour (the palette of Okabe
 and Ito, which colour-blind people can tell apart), in dashes and in markers, so that ten methods stay apart in print.
 """
 
@@ -25,7 +26,7 @@ COLUMN, PAGE = 3.4, 7.0
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's without the yellow, which is too light for a thin line on white."""
 
-DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1.2, 1, 1.2)), (0, (2, 1)))
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1.2, 1, 1.2)), (0, (5, 1.2, 1, 1.2, 1, 1.2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
 
 STYLE: Any = {  # matplotlib's type names every key

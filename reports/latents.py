@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from data.images import to_float
 from lightning_modules.callbacks.latents import channel_of, draw_channel, telling_channel
@@ -16,8 +19,8 @@ from reports.section import Drawing, Options, Section, file_name, section_of_gro
 def draw_latents(run: Run, image: str, path: Path) -> list[Path]:
     """Base above, refined below: the decoded image; of one channel y_hat, the predicted sigma, and y_hat / sigma.
 
-    The channel is that in which the base's predicted scales save most. A codec with predicted means has these too, one without a
-    hyperprior y_hat alone.
+    The channel is that in which the base's predicted scales save most; both rows have the same ranges of grey. A codec with
+    predicted means has these too, as a file has whose prior is adapted; a codec without a hyperprior has y_hat alone.
 
     Args:
         run: Whose files they are.
@@ -33,11 +36,15 @@ def draw_latents(run: Run, image: str, path: Path) -> list[Path]:
     latents = {"base": file_latents(run, image, refined=False), run.name: file_latents(run, image, refined=True)}
     decoded = {"base": base_image(run, image), run.name: refined_image(run, image)}
     number = telling_channel(latents["base"])
+    channels = {name: channel_of(each.y_hat, each.adapted_prior, number, decoded[name]) for name, each in latents.items()}
+    # An adapted prior may have means where the base's has none, of other channels than this one.
+    means = {name: torch.zeros_like(each.y) if each.means is None else each.means for name, each in channels.items()}
+    told = any(values.any() for values in means.values())
+    channels = {name: replace(channel, means=means[name] if told else None) for name, channel in channels.items()}
     rows: list[tuple[object, ...]] = []
     pictures = {}
-    for name, quantised in latents.items():
-        channel = channel_of(quantised.y_hat, quantised.prior, number, decoded[name])
-        pictures[name] = draw_channel(channel, to_float(decoded[name]), r"$\hat{y}$")
+    for name, channel in channels.items():
+        pictures[name] = draw_channel(channel, to_float(decoded[name]), r"$\hat{y}$", list(channels.values()))
         maps = [None if values is None else values.tolist() for values in (channel.means, channel.scales, channel.whitened)]
         for i, of_row in enumerate(channel.y.tolist()):
             rows += [(name, number, i, j, y, *(values and values[i][j] for values in maps)) for j, y in enumerate(of_row)]
@@ -61,13 +68,14 @@ def section(study: Study, options: Options) -> Section:
     """
 
     def draw(label: str, runs: Sequence[Run]) -> Drawing:
-        chosen = telling_runs(runs)
+        chosen = telling_runs(runs, options.runs)
         run = chosen[-1]
         image = options.image or most_different_image(chosen)
         files = draw_latents(run, image, options.output / f"figures/latents_{file_name(label)}")
         caption = (
             f"{label}: latents of {image} as they lie in the files, base above, {run.name} below. From the left: the decoded "
-            "image, the quantised latents of a channel, their predicted standard deviations, and the latents divided by these."
+            "image, the quantised latents of a channel, where a file predicts them their means, their standard deviations, and "
+            "the latents (less their means) divided by these."
         )
         return Drawing(caption, files, photograph=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,29 +58,25 @@ def _mean(several: Sequence[Curve]) -> Curve:
     return Curve(steps, np.mean([curve.values[np.isin(curve.steps, steps)] for curve in several], axis=0))
 
 
-def draw_optimisation(runs: Sequence[Run], images: Sequence[str], path: Path) -> list[Path]:
-    """Four panels, a line a run; of runs with a target, those of PSNR and bpp.
+def draw_optimisation(means: Mapping[str, dict[str, Curve]], drawn: Sequence[str], images: int, path: Path) -> list[Path]:
+    """Panels two in a row, a line a run.
 
     Args:
-        runs: Of one group of :func:`reports.runs.comparable`, each with at least one step.
-        images: That the means are over.
+        means: :func:`mean_curves` of each run, by its name.
+        drawn: Which of :data:`PANELS`.
+        images: Over how many the means are.
         path: Of the files, without a suffix.
-
-    Raises:
-        ValueError: A run has no curves.
     """
-    means = {run.name: mean_curves(run, images) for run in runs}
     looks = lines(means)
-    drawn = [quantity for quantity in PANELS if runs[0].target is None or quantity not in OF_LOSSES]
     rows = len(drawn) // 2
     with style():
-        figure, panels = new_figure(rows, 2, PAGE, 2.3 * rows + 0.15 * (len(runs) // 4))
+        figure, panels = new_figure(rows, 2, PAGE, 2.3 * rows + 0.15 * (len(means) // 4))
         for axes, quantity in zip(panels, drawn, strict=True):
             for number, (name, of_run) in enumerate(means.items()):
                 curve = of_run[quantity]
                 # Markers of neighbouring lines stand apart, some six on each.
                 every = max(1, len(curve.steps) // 6)
-                look = looks[name] | {"markevery": (number * every // len(runs), every)}
+                look = looks[name] | {"markevery": (number * every // len(means), every)}
                 axes.plot(curve.steps, curve.values, label=name, **look)
             axes.set(xlabel="step", ylabel=PANELS[quantity], xlim=(0, None))
         if "gap" in drawn:
@@ -88,7 +84,7 @@ def draw_optimisation(runs: Sequence[Run], images: Sequence[str], path: Path) ->
             panels[drawn.index("gap")].axhline(0, color="#888888", linewidth=0.6)
         legend_below(figure, panels[0], 4)
     columns = ("run", "step", *(COLUMNS[quantity] for quantity in drawn), "images")
-    return save(figure, path, columns, _rows(means, drawn, len(images)))
+    return save(figure, path, columns, _rows(means, drawn, images))
 
 
 def _keep_in_view(panels: Sequence[Axes], means: Sequence[dict[str, Curve]]) -> None:
@@ -105,7 +101,7 @@ def _keep_in_view(panels: Sequence[Axes], means: Sequence[dict[str, Curve]]) -> 
         axes.set_ylim(values.min() - margin, values.max() + margin)
 
 
-def _rows(means: dict[str, dict[str, Curve]], drawn: Sequence[str], images: int) -> list[tuple[object, ...]]:
+def _rows(means: Mapping[str, dict[str, Curve]], drawn: Sequence[str], images: int) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     for name, of_run in means.items():
         at = {quantity: dict(zip(*(values.tolist() for values in curve), strict=True)) for quantity, curve in of_run.items()}
@@ -126,14 +122,24 @@ def section(study: Study, options: Options) -> Section:
         images = shared_images(refined)
         if not images:
             raise ValueError("the runs share no finished image")
-        files = draw_optimisation(refined, images, options.output / f"figures/optimisation_{file_name(label)}")
+        means, without = {}, []
+        for run in refined:
+            try:
+                means[run.name] = mean_curves(run, images)
+            except ValueError as error:
+                without.append(str(error))
+        if not means:
+            raise ValueError("; ".join(without))
+        drawn = [quantity for quantity in PANELS if refined[0].target is None or quantity not in OF_LOSSES]
+        files = draw_optimisation(means, drawn, len(images), options.output / f"figures/optimisation_{file_name(label)}")
         of_rounded = "PSNR and bits per pixel (by the densities) of the latents rounded hard."
         if refined[0].target is None:
             of_rounded = (
                 "Above: R-D loss of the latents rounded hard, and by how much the method's own loss differs from it. "
                 f"Below: {of_rounded} A run that goes far astray leaves the panels."
             )
-        caption = f"{label}: {over_images(len(images), len(refined))}. {of_rounded}"
+        left_out = "".join(f" Left out: {reason}." for reason in without)
+        caption = f"{label}: {over_images(len(images), len(refined))}. {of_rounded}{left_out}"
         return Drawing(caption, files)
 
     return section_of_groups(study, "Optimisation", draw)

@@ -32,11 +32,13 @@ def write_report(study: Study, options: Options) -> tuple[Path, list[str]]:
         The page, and a line for all that was left out, with the reason.
 
     Raises:
-        ValueError: No run has the name of the reference, or the image that is asked for.
+        ValueError: No run has the name of the reference or of one to draw, or the image that is asked for.
     """
     names = [run.name for run in study.runs]
     if options.reference is not None and options.reference not in names:
         raise ValueError(f"no run {options.reference} to compare with: there are {', '.join(names)}")
+    if unknown := [name for name in options.runs if name not in names]:
+        raise ValueError(f"no run {', '.join(unknown)} to draw: there are {', '.join(names)}")
     if options.image is not None and not any(options.image in run.by_image for run in study.runs):
         raise ValueError(f"no run has finished an image {options.image}: there are {', '.join(study.runs[0].by_image)}")
     options.output.mkdir(parents=True, exist_ok=True)

@@ -94,22 +94,29 @@ def most_different_image(runs: Sequence[Run]) -> str:
     return max(images, key=gain)
 
 
-def telling_runs(runs: Sequence[Run], most: int = 2) -> list[Run]:
-    """Runs to look at beside one another: the best of each method; SGA's own (atanh) first, then those of the lowest loss.
+def telling_runs(runs: Sequence[Run], names: Sequence[str] = (), most: int = 2) -> list[Run]:
+    """Runs to look at beside one another: the named ones; else the best of each method, SGA's own (atanh) first, then those of
+    the lowest loss.
 
     With a target of bpp the best are those of the highest PSNR, with one of PSNR those of the lowest bpp.
 
     Args:
         runs: Of one group of :func:`reports.runs.comparable`.
-        most: Of them.
+        names: Those that are asked for, of any group.
+        most: Of them, without names.
 
     Raises:
-        ValueError: No run has a step, or the runs share no image.
+        ValueError: No run has a step or, of names, none is of this group; or the runs share no image.
     """
-    refined = refined_runs(runs)
+    named = {run.name: run for run in runs}
+    if names and named.keys().isdisjoint(names):
+        raise ValueError(f"none of the runs {', '.join(names)} is of this model and lambda")
+    refined = refined_runs([named[name] for name in names if name in named] if names else runs)
     images = shared_images(refined)
     if not images:
         raise ValueError("the runs share no finished image")
+    if names:
+        return refined
 
     def loss(run: Run) -> float:
         if run.target is None:

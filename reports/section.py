@@ -21,6 +21,7 @@ class Options:
     Attributes:
         output: Folder of the report.
         reference: Run that the others are compared with; by default their own base (the encoder's latents).
+        runs: That pictures show; by default the best of SGA, where there is one, and the best of another method.
         image: That is drawn; by default one on which the runs differ most.
         at: Left and top pixel of the crops; by default where the runs differ most.
         size: Of the crops, in pixels.
@@ -29,6 +30,7 @@ class Options:
 
     output: Path
     reference: str | None = None
+    runs: Sequence[str] = ()
     image: str | None = None
     at: tuple[int, int] | None = None
     size: int = 160

@@ -193,6 +193,9 @@ def _setting_table(comparison: Comparison, label: str, key: str, others: Sequenc
     values = sorted({value for row in rows for value in row}, key=_by_number)
     distinct = [name for name in others if name in keys and name != "rounding"]
     cells, data = [], []
+    shown = {run.name for row in rows for run in row.values()}
+    alone = ", ".join(run.name for run in comparison.runs if run.steps and run.name not in shown)
+    note = f"{comparison.note} Not shown, as they differ from the others in more than this: {alone}." if alone else comparison.note
     for row in rows:
         settings = next(iter(row.values())).settings
         method = [] if key == "rounding" else [settings["rounding"]]
@@ -203,7 +206,7 @@ def _setting_table(comparison: Comparison, label: str, key: str, others: Sequenc
             data.append((name, value, run.name, loss, *comparison.change(run), len(comparison.images)))
     columns = ("other settings", key, "run", "R-D loss", "change %", "low %", "high %", "images")
     title = f"{label}: final R-D loss by {key}"
-    return Table(title, ("other settings", *values), cells, columns, data, comparison.note)
+    return Table(title, ("other settings", *values), cells, columns, data, note)
 
 
 def _loss(comparison: Comparison, run: Run | None) -> str:

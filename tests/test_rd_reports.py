@@ -212,6 +212,25 @@ def test_measurements_go_on_where_they_were(photograph: Tensor, tmp_path: Path, 
     assert stop.value.code == 2 and json.loads((tmp_path / "classical/results.json").read_text()) == rows
 
 
+def test_a_codec_that_refuses_an_image_leaves_the_others_and_the_other_images(
+    photograph: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    write_image(photograph[:, :8, :8].repeat(1, 1, 2050), photos / "long.png")  # WebP has sides of up to 16383 pixels
+    write_image(photograph[:, :8, :8], photos / "small.png")
+    few = [dataclasses.replace(codec, qualities=(20, 80)) for codec in (classical.CODECS[2], classical.CODECS[0])]
+    monkeypatch.setattr(classical, "CODECS", few)
+    with pytest.raises(SystemExit) as stop:
+        classical.main(["--root", str(photos), "-o", str(tmp_path / "classical")])
+    assert stop.value.code == 1
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("failed: long: WebP of quality 20 refuses the image") and "1 of 2 images" in last
+    rows = json.loads((tmp_path / "classical/results.json").read_text())
+    measured = [(row["image"], row["codec"]) for row in rows]
+    assert measured == [("long", "JPEG 4:2:0")] * 2 + [("small", "WebP")] * 2 + [("small", "JPEG 4:2:0")] * 2
+
+
 def test_a_codec_whose_package_is_missing_is_left_out(
     photograph: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

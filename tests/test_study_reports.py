@@ -139,6 +139,7 @@ def test_tables_find_what_varies(tmp_path: Path) -> None:
     assert cells["rounding.a"] == [ssl, "1.5000", "1.4000"] and cells["steps"] == [ssl, "1.4000", "1.2000"]
     assert tables["rounding"].columns == ("other settings", "AtanhRounding", f"{ssl}, a 1.0", f"{ssl}, a 2.3")
     assert cells["rounding"] == ["all", "1.7000", "1.5000", "1.4000"]
+    assert tables["rounding"].note.endswith("in more than this: fast, ssl_2.3_20.") and "Not shown" in tables["learning_rate"].note
     against_slow = Comparison(read_study(tmp_path).runs, "slow")
     assert against_slow.change(against_slow.runs[-1]).percent == pytest.approx(100 * (1.2 / 1.7 - 1))
 

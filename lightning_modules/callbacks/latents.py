@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,20 +98,24 @@ def channel_of(y: Tensor, prior: Prior | None, number: int, image: Tensor) -> La
     return LatentChannel(number, crop(y), means, scales, centred / scales)
 
 
-def draw_channel(channel: LatentChannel, image: Tensor, name: str = "y") -> dict[str, tuple[str, Tensor]]:
+def draw_channel(
+    channel: LatentChannel, image: Tensor, name: str = "y", beside: Sequence[LatentChannel] = ()
+) -> dict[str, tuple[str, Tensor]]:
     """The pictures of :func:`latent_panels`.
 
     Args:
         channel: To be drawn.
         image: ``[3, H, W]`` in [0, 1].
         name: Of the latents, in captions.
+        beside: Others that are drawn beside it, in the same ranges of grey.
     """
+    together = (channel, *beside)
     size = [max(1, round(side * PANEL_SIDE / max(image.shape[-2:]))) for side in image.shape[-2:]]
 
     def enlarge(gray: Tensor) -> Tensor:
         return to_uint8(F.interpolate(gray[None, None], size, mode="nearest-exact")[0]).expand(3, -1, -1)
 
-    largest = max(1.0, float(channel.y.abs().max()))
+    largest = max(1.0, *(float(each.y.abs().max()) for each in together))
     photograph = F.interpolate(image[None].float().cpu(), size, mode="bilinear", antialias=True)[0]
     panels = {"image": ("image", to_uint8(photograph))}
     caption = f"{name}, channel {channel.number}: -{largest:.1f} to {largest:.1f}"
@@ -119,9 +124,10 @@ def draw_channel(channel: LatentChannel, image: Tensor, name: str = "y") -> dict
         panels["mu"] = f"mu: -{largest:.1f} to {largest:.1f}", enlarge(channel.means / largest / 2 + 0.5)
     if channel.scales is None or channel.whitened is None:
         return panels
-    octaves = torch.log2(channel.scales / channel.scales.min())  # linear, the few largest would leave the others black
-    caption = f"sigma, log: {float(channel.scales.min()):.2f} to {float(channel.scales.max()):.1f}"
-    panels["sigma"] = caption, enlarge(octaves / octaves.max().clamp(min=1.0))
+    scales = [each.scales for each in together if each.scales is not None]
+    least, most = min(float(each.min()) for each in scales), max(float(each.max()) for each in scales)
+    octaves = torch.log2(channel.scales / least)  # linear, the few largest would leave the others black
+    panels["sigma"] = f"sigma, log: {least:.2f} to {most:.1f}", enlarge(octaves / max(1.0, math.log2(most / least)))
     ratio = f"{name} / sigma" if channel.means is None else f"({name} - mu) / sigma"
     caption = f"{ratio}: -{WHITENED_RANGE:.0f} to {WHITENED_RANGE:.0f}"
     panels["whitened"] = caption, enlarge(channel.whitened / (2 * WHITENED_RANGE) + 0.5)
