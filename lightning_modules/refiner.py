@@ -149,7 +149,7 @@ def refine(
             if controller is not None:
                 objective = controller.observe(hard, done / settings.steps)
             if listener is not None:
-                listener(Progress(curves[:done], torch.stack(search.evaluations), search.steps, search.loss))
+                listener(Progress(curves[:done], torch.stack(search.evaluations), list(search.steps), search.loss))
 
     with torch.no_grad():
         refined = replace(codec.quantise(search.latents, hard_round), adaptations=search.adaptations)
