@@ -120,7 +120,8 @@ class TargetedRefinement:
                 rest, push = (rest + lmbda) / 2, 1.0
             push, last_error = 2 * push, error
             lmbda = min(first + LIMIT, max(first - LIMIT, rest + push * max(-LIMIT, min(LIMIT, error)) / SLOPE))
-            size = _file_size([len(coded.file)], _estimated_bpp(result) * (shape[0] * shape[1]), [shape])
+            bits = result.estimated_bpp(int(result.best_step)).to(result.lmbda.device) * (shape[0] * shape[1])
+            size = _file_size([len(coded.file)], bits, [shape])
             controller = LambdaController(self.target, replace(self.objective, lmbda=math.exp(lmbda)), size, moving=0)
             settings = self._continuation(min(CONTINUATION, left), far=abs(error) > FAR * self.target.tolerance)
             left -= settings.steps
@@ -179,8 +180,3 @@ def _file_size(files: Sequence[int], bits: Tensor, sizes: Sequence[tuple[int, in
     coded = torch.tensor(files, dtype=torch.float32, device=bits.device) * 8 - header
     pixels = torch.tensor([height * width for height, width in sizes], dtype=torch.float32, device=bits.device)
     return FileSize(ratio=coded.clamp(min=1) / bits.clamp(min=1), overhead_bpp=header / pixels)
-
-
-def _estimated_bpp(result: RefinementResult) -> Tensor:
-    """Of the selected latents of ONE image: ``[1]``."""
-    return result.evaluations[result.evaluated_steps.index(int(result.best_step)), 1].to(result.lmbda.device)

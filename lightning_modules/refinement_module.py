@@ -211,7 +211,7 @@ class RefinementModule(pl.LightningModule):
             base=base,
             refined=refined,
             lmbda=float(objective.lmbda),
-            bpp_estimated=float(result.evaluations[result.evaluated_steps.index(best_step), 1, i]),
+            bpp_estimated=float(result.estimated_bpp(best_step)[i]),
             best_step=best_step,
             curves=result.curves[:, :, i],
             evaluations=result.evaluations[:, :, i],

@@ -80,6 +80,10 @@ class RefinementResult:
             seconds=self.seconds / len(self.lmbda),
         )
 
+    def estimated_bpp(self, step: int) -> Tensor:
+        """Bits a pixel, by the densities, of the latents that were evaluated after ``step`` steps: ``[B]``, on the CPU."""
+        return self.evaluations[self.evaluated_steps.index(step), EVALUATED.index("bpp")]
+
     def followed_by(self, after: RefinementResult) -> RefinementResult:
         """This refinement of ONE image and another that went on from its selected latents, as one."""
         done = len(self.curves)

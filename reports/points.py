@@ -30,7 +30,7 @@ from lightning_modules.codecs.checkpoint import CheckpointError, load_codec
 from lightning_modules.published import ARCHITECTURES
 from lightning_modules.results import IMAGES
 from reports.classical import read_measurements
-from reports.runs import Run, Study, method_names
+from reports.runs import Run, Study, free_name, method_names
 
 CLASSICAL = "classical"
 """Folder of a study with the measurements of classical codecs."""
@@ -165,9 +165,9 @@ def _base_points(runs: Iterable[Run], family: str) -> tuple[RatePoint, ...]:
     for run in runs:
         if model(run.checkpoint).family == family:
             measured = {r.image: Measured(r.bpp_base, r.psnr_db_base, r.ms_ssim_base) for r in run.results}
-            points[run.model_hash] = measured | points.get(run.model_hash, {})
-            names[run.model_hash] = Path(run.checkpoint).name
-    return tuple(RatePoint(names[model_hash], images) for model_hash, images in points.items())
+            points[run.model] = measured | points.get(run.model, {})
+            names[run.model] = Path(run.checkpoint).name
+    return tuple(RatePoint(names[of_model], images) for of_model, images in points.items())
 
 
 def _refined(run: Run) -> dict[str, Measured]:
@@ -183,22 +183,24 @@ def _groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
         if _at_own_lmbda(run):
             own.setdefault((model(run.checkpoint).family, *_settings(run)), []).append(run)
         else:
-            given.setdefault((run.model_hash, *_settings(run)), []).append(run)
+            given.setdefault((run.model, *_settings(run)), []).append(run)
     for key, group in given.items():
-        group += [run for run in refined if _at_own_lmbda(run) and (run.model_hash, *_settings(run)) == key]
+        group += [run for run in refined if _at_own_lmbda(run) and (run.model, *_settings(run)) == key]
     targeted: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
         if run.steps > 0 and run.target is not None:
-            targeted.setdefault((run.model_hash, run.target.quantity, *_settings(run)), []).append(run)
+            targeted.setdefault((run.model, run.target.quantity, *_settings(run)), []).append(run)
     methods = method_names(runs)
     named: dict[str, list[Run]] = {}
     for key, group in own.items():
-        named[_free(_name(group, methods), str(key[0]), named)] = group
+        name = _name(group, methods)
+        named[free_name([name, f"{name}, {key[0]}"], named)] = group
     for group in given.values():
-        named[_free(f"{_name(group, methods)}, one model", Path(group[0].checkpoint).name, named)] = group
+        name = f"{_name(group, methods)}, one model"
+        named[free_name([name, f"{name}, {Path(group[0].checkpoint).name}"], named)] = group
     for key, group in targeted.items():
-        quantity = "bpp" if key[1] == "bpp" else "PSNR"
-        named[_free(f"{_name(group, methods)}, targets of {quantity}", Path(group[0].checkpoint).name, named)] = group
+        name = f"{_name(group, methods)}, targets of {'bpp' if key[1] == 'bpp' else 'PSNR'}"
+        named[free_name([name, f"{name}, {Path(group[0].checkpoint).name}"], named)] = group
     return named
 
 
@@ -217,9 +219,3 @@ def _name(runs: Sequence[Run], methods: Mapping[str, str]) -> str:
     words = [re.split(r"[_\s]+", run.name) for run in runs]
     common = [word for word in words[0] if all(word in others for others in words)]
     return "_".join(common) or f"{methods[runs[0].name]}, {runs[0].steps} steps"
-
-
-def _free(name: str, detail: str, taken: Mapping[str, object]) -> str:
-    """The name, with a detail or a number where another curve has it."""
-    candidates = [name, f"{name}, {detail}", *(f"{name} {number}" for number in range(2, len(taken) + 3))]
-    return next(candidate for candidate in candidates if candidate not in taken)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class Run:
         config: ``config.yaml`` as read; an option that was left at ``None`` is not in it.
         results: Of the images that are finished, by name; at least one.
         sources: SHA-256 of each original's file, by image.
-        model_hash: Of the codec's weights, wherever they lay.
+        model_hash: Of the codec's weights, wherever they lay; ``None`` where no result has it.
         damaged: Images whose result file cannot be read, or lacks a column that today's have.
         target: What the file of every image was to have; each image then has a lambda of its own, and losses do not compare.
     """
@@ -38,7 +39,7 @@ class Run:
     config: Mapping[str, Any]
     results: tuple[ImageResult, ...]
     sources: Mapping[str, str]
-    model_hash: str
+    model_hash: str | None
     damaged: tuple[str, ...] = ()
     target: Target | None = None
 
@@ -91,6 +92,11 @@ class Run:
         given = str(self.config["model"]["checkpoint"])
         return EMBEDDED if Path(given).name == EMBEDDED_PATH.name else given
 
+    @property
+    def model(self) -> str:
+        """What tells its codec from others: the hash of the weights; where it is not known, the checkpoint."""
+        return self.model_hash or self.checkpoint
+
     def mean(self, column: str, images: Sequence[str]) -> float | None:
         """Mean of a column of ``results.csv`` over the named images; ``None`` where one of them lacks it."""
         values = [getattr(self.by_image[image], column) for image in images]
@@ -137,7 +143,7 @@ def read_run(path: Path) -> Run:
         raise ValueError(f"{path} ({class_path.rsplit('.', 1)[-1]}): {detail}")
     results = tuple(result for result, _ in whole.values())
     sources = {name: str(content.get("source", "")) for name, (_, content) in whole.items()}
-    model_hash = next((str(content["model_hash"]) for _, content in whole.values() if "model_hash" in content), checkpoint)
+    model_hash = next((str(content["model_hash"]) for _, content in whole.values() if "model_hash" in content), None)
     return Run(path.resolve().name, path, config, results, sources, model_hash, damaged, target)
 
 
@@ -184,14 +190,20 @@ def comparable(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """
     groups: dict[tuple[str, str, Target | float | None], list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.model_hash, run.distortion, run.target or run.lmbda), []).append(run)
+        groups.setdefault((run.model, run.distortion, run.target or run.lmbda), []).append(run)
     labels: dict[str, list[Run]] = {}
-    for (model_hash, distortion, _), group in groups.items():
+    for (model, distortion, _), group in groups.items():
         trade = f"{'MSE' if distortion == 'mse' else 'MS-SSIM'}, {group[0].trade}"
         checkpoint = group[0].checkpoint
-        names = (Path(checkpoint).stem if Path(checkpoint).suffix else checkpoint, group[0].settings["checkpoint"], model_hash)
-        labels[next(label for name in names if (label := f"{name}, {trade}") not in labels)] = group
+        names = (Path(checkpoint).stem if Path(checkpoint).suffix else checkpoint, group[0].settings["checkpoint"], model)
+        labels[free_name([f"{name}, {trade}" for name in names], labels)] = group
     return labels
+
+
+def free_name(candidates: Sequence[str], taken: Container[str]) -> str:
+    """The first candidate that is not taken; where all are, the first with a number."""
+    numbered = (f"{candidates[0]} {number}" for number in count(2))
+    return next(name for name in chain(candidates, numbered) if name not in taken)
 
 
 def varied(runs: Sequence[Run]) -> list[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -115,6 +116,15 @@ def test_changes_are_of_means_and_their_intervals_over_pairs() -> None:
     assert percent == pytest.approx(-12.5) and low == pytest.approx(-50) and high == pytest.approx(0)
     assert change([1.0, 1.0, 5.0], reference) == change([1.0, 1.0, 5.0], reference)
     assert str(change([1.0], [2.0])) == "-50.0 %"
+
+
+def test_runs_of_models_that_were_called_the_same_do_not_compare(tmp_path: Path) -> None:
+    for name, model_hash in (("a", "1"), ("b", "2"), ("c", "3"), ("d", "4"), ("e", "1")):
+        make_run(tmp_path / name, {"x": 2.0})
+        result = tmp_path / name / "images/x.json"
+        result.write_text(json.dumps({**json.loads(result.read_text()), "model_hash": model_hash}))
+    groups = comparable(read_study(tmp_path).runs)
+    assert [[run.name for run in runs] for runs in groups.values()] == [["a", "e"], ["b"], ["c"], ["d"]]
 
 
 def test_tables_find_what_varies(tmp_path: Path) -> None:
