@@ -10,10 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from lightning_modules.callbacks.checkpointing import LastCheckpoint
+from lightning_modules.training_module import TrainingModule
 from tests.test_training import ROOT, arguments, weights
 
 STEPS = 40
@@ -82,6 +85,24 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_weights(
     process.communicate()
     assert step_of(output / "last.ckpt") < STEPS
     assert_rerun_ends_in(whole, photographs, output)
+
+
+def test_a_run_killed_before_a_step_is_logged_leaves_no_hole_in_the_curve(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(module: pl.LightningModule, *_: object) -> None:
+        if module.global_step == 4:
+            raise RuntimeError("killed")
+
+    every = arguments(photographs, tmp_path / "run", "--checkpoint_every=1")
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(TrainingModule, "on_train_batch_end", die)  # after all callbacks, before the values are logged
+        patch.setattr(LastCheckpoint, "on_exception", lambda *_: None)  # as nothing is told of a kill
+        train.main(every)
+    assert step_of(tmp_path / "run/last.ckpt") == 3
+    train.main(every)
+    steps = [step for step, _ in curve(tmp_path / "run", "train/loss")]
+    assert steps == list(range(step_of(tmp_path / "run/last.ckpt"))) and len(steps) > 4
 
 
 def test_a_run_killed_in_a_validation_leaves_no_hole_in_the_curve(photographs: Path, tmp_path: Path) -> None:

@@ -45,7 +45,9 @@ class LastCheckpoint(Checkpoint):
     batches, after a checkpoint, by raising :class:`Stopped`. A signal may reach ranks at different steps, so they agree on it
     every :data:`LOOK_EVERY` steps. A second Ctrl-C ends the run at once.
 
-    At the last batch of an epoch nothing is written: what was due is written one batch later, after the validation.
+    At the last batch of an epoch nothing is written: what was due is written one batch later, after the validation. The file
+    takes its name when the next batch begins: only then has Lightning logged the values of the step that it holds, which a run
+    that is killed in between would leave out of its curves for ever.
 
     Args:
         path: Of the checkpoint.
@@ -60,8 +62,9 @@ class LastCheckpoint(Checkpoint):
         if every_steps < 1 or not every_minutes > 0:
             raise ValueError("checkpoint_every must be at least 1 and checkpoint_minutes above 0")
         self.path, self.every_steps, self.every_minutes = Path(path), every_steps, every_minutes
+        self._unnamed = self.path.with_name(f"{self.path.name}.part")
         self._wish = self._agreed = NOTHING
-        self._step, self._due, self._saved_at = 0, False, 0.0
+        self._step, self._due, self._saved_at, self._is_unnamed = 0, False, 0.0, False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._wish = self._agreed = NOTHING
@@ -84,12 +87,17 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         # Not at the end of the batch before: its values were yet to be logged.
+        self._name(trainer)
         if self._agreed > SAVE and not self._due:
             (signum,) = (signum for signum, wish in WISHES.items() if wish == self._agreed)
             raise Stopped(signum, self._step, self.path, trainer.is_global_zero)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save(trainer)
+        self._name(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._name(trainer)
 
     def _remember(self, signum: int, frame: FrameType | None) -> None:
         """The signal handler: Python runs it between two of its instructions, so it must do next to nothing."""
@@ -112,10 +120,17 @@ class LastCheckpoint(Checkpoint):
         return wish
 
     def _save(self, trainer: pl.Trainer) -> None:
-        trainer.save_checkpoint(self.path)
-        self._saved_at, self._due = time.monotonic(), False
+        trainer.save_checkpoint(self._unnamed)
+        self._saved_at, self._due, self._is_unnamed = time.monotonic(), False, True
         if self._agreed == SAVE:
             self._agreed = NOTHING
+
+    def _name(self, trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero and self._is_unnamed:
+            for logger in trainer.loggers:
+                logger.save()
+            self._unnamed.replace(self.path)
+        self._is_unnamed = False
 
 
 def read_training(checkpoint: Path) -> Mapping[str, Any]:
