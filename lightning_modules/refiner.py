@@ -138,7 +138,7 @@ def refine(
         # Bits of the whole image rather than bits a pixel: Adam's epsilon then matters at no size.
         optimizer.zero_grad(set_to_none=True)
         (now.loss * true.count).sum().backward()
-        optimizer.step()
+        relax.step(latents, optimizer)
         with torch.no_grad():
             curves[step] = torch.stack([now.loss, now.bpp_y, now.bpp_z, now.psnr_db, torch.full_like(now.loss, tau)])
 

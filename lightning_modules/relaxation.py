@@ -95,6 +95,10 @@ class Relaxation:
         sample = replace(sample, adaptations=adaptations)
         return Relaxed(self.codec.synthesise(sample.y_hat), self.codec.bits(sample))
 
+    def step(self, latents: Latents, optimizer: torch.optim.Optimizer) -> None:
+        """A step of the optimiser from the gradients that the loss of the last call has left in ``latents``."""
+        optimizer.step()
+
 
 class Expectation(Relaxation):
     """As the base class, for :class:`ExpectedRounding`.
@@ -120,6 +124,7 @@ class Expectation(Relaxation):
         super().__init__(rounding, codec, noise)
         self.expected = rounding
         self.curvature = self._curvature(x, y_hat, objective, true)
+        self._cell: _Cell | None = None
 
     def __call__(self, latents: Latents, adaptations: Adaptations, tau: float, step: int, steps: int) -> Relaxed:
         offsets: list[Tensor | None] = []
@@ -128,19 +133,53 @@ class Expectation(Relaxation):
             if value is not latents.y:
                 return self.rounding(value, offset, tau, self.noise)
             offsets.append(offset)
+            if self._cell is not None and offset is not None:
+                self._cell.follow(value, offset)
             return value
 
         mean = replace(self.codec.quantise(latents, quantise), adaptations=adaptations)
         (offset,) = offsets
         centred = latents.y if offset is None else latents.y - offset
         floor = torch.floor(centred.detach())
+        at_integer = centred.detach() == floor
+        if self._cell is not None:
+            floor, at_integer = torch.where(self._cell.at_integer, self._cell.floor, floor), self._cell.at_integer
         up = centred - floor  # the probability of rounding up
         down = floor if offset is None else floor + offset
         prior = mean.adapted_prior
-        expected = (1 - up) * self.codec.bits_of_y(down, prior) + up * self.codec.bits_of_y(down + 1, prior)
+        bits_down, bits_up = self.codec.bits_of_y(down, prior), self.codec.bits_of_y(down + 1, prior)
+        expected = (1 - up) * bits_down + up * bits_up
         weight = self.expected.excess(step, steps)
         excess = weight * (self.curvature * up * (1 - up)).sum((1, 2, 3))
+        if excess.requires_grad:
+            excess.retain_grad()
+        with torch.no_grad():
+            # By how much the slope of the loss is less below an integer than above it, less the gradient of the excess.
+            kink = bits_up - 2 * bits_down + self.codec.bits_of_y(down - 1, prior)
+        self._cell = _Cell(floor, at_integer, None if offset is None else offset.detach(), kink, weight, excess)
         return Relaxed(self.codec.synthesise(mean.y_hat), self.codec.total_bits(expected, mean), excess)
+
+    def step(self, latents: Latents, optimizer: torch.optim.Optimizer) -> None:
+        """As the base class, but no element of y crosses an integer in a step, and one at an integer stays there where the loss
+        rises in both directions.
+
+        The loss has a kink at every integer, over which Adam would step to and fro; most elements are at 0 and would add noise as
+        large as the learning rate to all others. So one-sided derivatives are compared, as in orthant-wise methods (Andrew and
+        Gao 2007, OWL-QN).
+        """
+        cell, y = self._cell, latents.y
+        assert cell is not None and y.grad is not None and cell.excess.grad is not None
+        with torch.no_grad():
+            kink = cell.kink + 2 * cell.weight * self.curvature * cell.excess.grad.view(-1, 1, 1, 1)
+            right, left = y.grad, y.grad - kink
+            rests = cell.at_integer & (left <= 0) & (right >= 0)
+            falls = cell.at_integer & (left > 0)
+            y.grad.copy_(torch.where(falls, left, right).masked_fill_(rests, 0))
+        optimizer.step()
+        with torch.no_grad():
+            low = torch.where(falls, cell.floor - 1, cell.floor)
+            high = torch.where(rests, low, low + 1)
+            cell.stop(y, low, high)
 
     def _curvature(self, x: Tensor, y_hat: Tensor, objective: Objective, true: TruePixels) -> Tensor:
         """Distortion that an element's own variance adds, of the shape of ``y_hat``: the diagonal of J^T W J.
@@ -158,6 +197,31 @@ class Expectation(Relaxation):
         inside = (total > 0).float()  # latents of padding alone have no part in the mean
         total, inside = (F.avg_pool2d(F.pad(each, (1, 1, 1, 1), mode="replicate"), 3, stride=1) for each in (total, inside))
         return total / (self.expected.probes * inside.clamp(min=1e-6))
+
+
+@dataclass
+class _Cell:
+    """Where the elements of y were at the last evaluation of the expectation, between two integers or at one."""
+
+    floor: Tensor
+    at_integer: Tensor
+    offset: Tensor | None
+    kink: Tensor
+    weight: float
+    excess: Tensor
+
+    def stop(self, y: Tensor, low: Tensor, high: Tensor) -> None:
+        """Keeps y between two integers about its offset, and remembers which elements are at one."""
+        offset = 0.0 if self.offset is None else self.offset
+        centred = (y - offset).clamp_(low, high)
+        self.at_integer = (centred == low) | (centred == high)
+        self.floor = torch.where(centred == low, low, high)
+        y.copy_(centred + offset)
+
+    def follow(self, y: Tensor, offset: Tensor) -> None:
+        """Moves the elements that are at an integer with the offset about which they are rounded."""
+        with torch.no_grad():
+            y.copy_(torch.where(self.at_integer, self.floor + offset, y))
 
 
 def relaxation(
