@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_modules.adapting import adapt
@@ -113,16 +114,17 @@ def refine(
             return torch.full_like(found.loss, -progress)
         return found.loss if controller is None else controller.score(found, progress)
 
-    unrefined = start is None
     with torch.no_grad():
-        start = codec.analyse(x) if start is None else start
-    latents = start.map(lambda value: value.detach().clone(memory_format=torch.channels_last).requires_grad_())
+        encoded = codec.analyse(x) if start is None else start
+        begin = _without_padding(codec, encoded, x, true) if start is None else start
+    latents = begin.map(lambda value: value.detach().clone(memory_format=torch.channels_last).requires_grad_())
     optimizer = _optimizer(latents, settings)
     objective = objective if controller is None else controller.objective
-    base, first = evaluate(latents, settings.adapt_prior and not unrefined)
-    search = _Search.of(start, base, first, score(first, 0.0), objective.lmbda)
+    base, first = evaluate(encoded, settings.adapt_prior and start is not None)
+    search = _Search.of(encoded, base, first, score(first, 0.0), objective.lmbda)
     relax = relaxation(settings.rounding, fast, noise, x, base.y_hat, objective, true) if settings.steps else None
-    rounded = adapt(exact, base) if settings.adapt_prior and unrefined and settings.steps else base
+    anew = settings.adapt_prior and settings.steps > 0 and start is None
+    rounded = adapt(exact, exact.quantise(begin, hard_round)) if anew else base
     if controller is not None:
         objective = controller.observe(first, 0.0)
     curves = torch.zeros(settings.steps, len(CURVES), len(x), device=x.device)
@@ -166,6 +168,17 @@ def refine(
         evaluated_steps=search.steps,
         seconds=time.perf_counter() - started,
     )
+
+
+def _without_padding(codec: Codec, encoded: Latents, x: Tensor, true: TruePixels) -> Latents:
+    """The encoder's latents, but for a y of 0 that stands for padding alone, which need not look like anything, and the z of that.
+
+    z describes such y together with others, and is slow to leave what the encoder chose for them.
+    """
+    if true.mask is None:
+        return encoded
+    stride = x.shape[-1] // encoded.y.shape[-1]
+    return codec.latents_of(encoded.y * F.max_pool2d(true.mask, stride))
 
 
 def _optimizer(latents: Latents, settings: RefinerSettings) -> torch.optim.Adam:

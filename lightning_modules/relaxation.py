@@ -41,22 +41,23 @@ class ExpectedRounding(Rounding):
         z: Relaxation of z, whose rounding changes the prior of y and has no such expectation.
         excess: Weight of the expected distortion beyond that of the mean, at each step.
         probes: Random directions from which the curvature h is estimated, once, at the start.
+        stops: Whether steps stop at integers; without, they are plain Adam's.
 
     Raises:
         ValueError: There are no probes.
     """
 
-    def __init__(self, z: Rounding | None = None, excess: Schedule = Ramp(0.0, 2.0), probes: int = 16) -> None:
+    def __init__(self, z: Rounding | None = None, excess: Schedule = Ramp(0.0, 2.0), probes: int = 16, stops: bool = True) -> None:
         if probes < 1:
             raise ValueError(f"probes must be at least 1, not {probes}")
         self.z = SigmoidScaledLogitRounding(a=1.33) if z is None else z
-        self.excess, self.probes = excess, probes
+        self.excess, self.probes, self.stops = excess, probes, stops
 
     def resting_at(self, step: int, steps: int) -> ExpectedRounding:
         """As it is at ``step`` of ``steps``, at every step: for going on a little from latents that were reached there, with
         fewer probes, as they take longer than a few steps do."""
         weight = self.excess(step, steps)
-        return ExpectedRounding(self.z, Ramp(weight, weight), max(1, self.probes // 4))
+        return ExpectedRounding(self.z, Ramp(weight, weight), max(1, self.probes // 4), self.stops)
 
     def __call__(self, value: Tensor, offset: Tensor | None, tau: float, noise: Noise) -> Tensor:
         return self.z(value, offset, tau, noise)
@@ -142,8 +143,9 @@ class Expectation(Relaxation):
         centred = latents.y if offset is None else latents.y - offset
         floor = torch.floor(centred.detach())
         at_integer = centred.detach() == floor
-        if self._cell is not None:
-            floor, at_integer = torch.where(self._cell.at_integer, self._cell.floor, floor), self._cell.at_integer
+        if self._cell is not None:  # what was put at an integer is at it, whatever adding the offset has rounded
+            at_integer = self._cell.at_integer
+            floor = torch.where(at_integer, self._cell.floor, floor)
         up = centred - floor  # the probability of rounding up
         down = floor if offset is None else floor + offset
         prior = mean.adapted_prior
@@ -151,34 +153,32 @@ class Expectation(Relaxation):
         expected = (1 - up) * bits_down + up * bits_up
         weight = self.expected.excess(step, steps)
         excess = weight * (self.curvature * up * (1 - up)).sum((1, 2, 3))
-        if excess.requires_grad:
+        if self.expected.stops and excess.requires_grad:
             excess.retain_grad()
-        with torch.no_grad():
-            # By how much the slope of the loss is less below an integer than above it, less the gradient of the excess.
-            kink = bits_up - 2 * bits_down + self.codec.bits_of_y(down - 1, prior)
-        self._cell = _Cell(floor, at_integer, None if offset is None else offset.detach(), kink, weight, excess)
+            with torch.no_grad():
+                bits_below = self.codec.bits_of_y(down - 1, prior)
+                kink = bits_up - 2 * bits_down + bits_below
+            self._cell = _Cell(floor, at_integer, None if offset is None else offset.detach(), kink, weight, excess)
         return Relaxed(self.codec.synthesise(mean.y_hat), self.codec.total_bits(expected, mean), excess)
 
     def step(self, latents: Latents, optimizer: torch.optim.Optimizer) -> None:
-        """As the base class, but no element of y crosses an integer in a step, and one at an integer stays there where the loss
-        rises in both directions.
-
-        The loss has a kink at every integer, over which Adam would step to and fro; most elements are at 0 and would add noise as
-        large as the learning rate to all others. So one-sided derivatives are compared, as in orthant-wise methods (Andrew and
-        Gao 2007, OWL-QN).
-        """
+        """As the base class, but no element of y crosses an integer, and one at an integer stays where the loss rises both ways;
+        see the module."""
         cell, y = self._cell, latents.y
-        assert cell is not None and y.grad is not None and cell.excess.grad is not None
+        if cell is None:
+            optimizer.step()
+            return
+        assert y.grad is not None and cell.excess.grad is not None
         with torch.no_grad():
-            kink = cell.kink + 2 * cell.weight * self.curvature * cell.excess.grad.view(-1, 1, 1, 1)
-            right, left = y.grad, y.grad - kink
-            rests = cell.at_integer & (left <= 0) & (right >= 0)
+            right = y.grad  # autograd has taken the element for one of the cell above
+            left = right - (cell.kink + 2 * cell.weight * self.curvature * cell.excess.grad.view(-1, 1, 1, 1))
+            stays = cell.at_integer & (left <= 0) & (right >= 0)
             falls = cell.at_integer & (left > 0)
-            y.grad.copy_(torch.where(falls, left, right).masked_fill_(rests, 0))
+            y.grad = torch.where(falls, left, right).masked_fill_(stays, 0)
         optimizer.step()
         with torch.no_grad():
             low = torch.where(falls, cell.floor - 1, cell.floor)
-            high = torch.where(rests, low, low + 1)
+            high = torch.where(stays, low, low + 1)
             cell.stop(y, low, high)
 
     def _curvature(self, x: Tensor, y_hat: Tensor, objective: Objective, true: TruePixels) -> Tensor:
@@ -201,7 +201,16 @@ class Expectation(Relaxation):
 
 @dataclass
 class _Cell:
-    """Where the elements of y were at the last evaluation of the expectation, between two integers or at one."""
+    """Between which integers the elements of y are, about the offsets, and what a step from there has to know.
+
+    Attributes:
+        floor: The integer below, or at, an element.
+        at_integer: Whether it is at it.
+        offset: About which it is rounded.
+        kink: By how much the slope of its expected bits is greater above that integer than below.
+        weight: Of the excess.
+        excess: It gets the gradient of the loss.
+    """
 
     floor: Tensor
     at_integer: Tensor

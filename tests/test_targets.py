@@ -93,7 +93,7 @@ def test_steps_are_bounded_and_best_step_is_where_the_latents_are_from(embedded:
 
 
 def test_a_batch_gives_each_image_what_it_gets_alone(embedded: LoadedCodec, photograph: Tensor) -> None:
-    originals = [photograph[:, 100:164, 200:264], photograph[:, 300:364, 100:164]]
+    originals = [photograph[:, 100:164, 200:264], photograph[:, :64, :64]]
     x = torch.stack([to_float(image) for image in originals])
     refinement = TargetedRefinement(embedded, OBJECTIVE, settings(steps=20), Target("psnr_db", 31.0))
     together = refinement.approach(x, originals, [0, 1])

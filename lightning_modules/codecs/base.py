@@ -154,9 +154,13 @@ class Codec(nn.Module, ABC):
     def from_state(cls, state: Mapping[str, Tensor]) -> Codec | None:
         """An untrained codec of the sizes of a CompressAI state dict, or ``None`` where the dict is of another model."""
 
-    @abstractmethod
     def analyse(self, x: Tensor) -> Latents:
         """The latents of images ``x``, ``[B, 3, H, W]`` in [0, 1], H and W multiples of :attr:`stride`."""
+        return self.latents_of(self.net.g_a(x))
+
+    @abstractmethod
+    def latents_of(self, y: Tensor) -> Latents:
+        """``y`` ``[B, M, H/16, W/16]``, in fp32, with the z that the encoder would choose for it."""
 
     @abstractmethod
     def quantise(self, latents: Latents, quantise: Quantise) -> Quantised:

@@ -41,8 +41,8 @@ class FactorisedPriorCodec(Codec):
         M, N = state["g_a.6.weight"].shape[:2]
         return cls(N, M)
 
-    def analyse(self, x: Tensor) -> Latents:
-        return Latents(self.net.g_a(x).float(), None)
+    def latents_of(self, y: Tensor) -> Latents:
+        return Latents(y.float(), None)
 
     def quantise(self, latents: Latents, quantise: Quantise) -> Quantised:
         return Quantised(quantise(latents.y, medians(self.net.entropy_bottleneck, latents.y.dtype)), None, None)

@@ -58,10 +58,8 @@ class ScaleHyperpriorCodec(Codec):
         # Models with and without means have the same names.
         return cls(N, M) if state["h_s.4.weight"].shape[0] == cls.predicted * M else None
 
-    def analyse(self, x: Tensor) -> Latents:
-        y = self.net.g_a(x)
-        z = self.net.h_a(self.hyper_input(y))
-        return Latents(y.float(), z.float())
+    def latents_of(self, y: Tensor) -> Latents:
+        return Latents(y.float(), self.net.h_a(self.hyper_input(y)).float())
 
     def hyper_input(self, y: Tensor) -> Tensor:
         """What the hyper-analysis sees of ``y``."""
