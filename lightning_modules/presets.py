@@ -63,5 +63,5 @@ def preset(name: str = DEFAULT, steps: int | None = None) -> RefinerSettings:
     """
     parser = ArgumentParser()
     parser.add_class_arguments(RefinerSettings, "model", skip={"dtype"})
-    found: RefinerSettings = parser.instantiate_classes(parser.parse_path(CONFIGS / f"{name}.yaml")).model
+    found: RefinerSettings = parser.instantiate(parser.parse_path(CONFIGS / f"{name}.yaml")).model
     return replace(found, steps=found.steps if steps is None else steps, dtype=step_dtype("auto", torch.device("cpu")))

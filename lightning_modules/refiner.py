@@ -173,12 +173,14 @@ def refine(
 def _without_padding(codec: Codec, encoded: Latents, x: Tensor, true: TruePixels) -> Latents:
     """The encoder's latents, but for a y of 0 that stands for padding alone, which need not look like anything, and the z of that.
 
-    z describes such y together with others, and is slow to leave what the encoder chose for them.
+    z describes such y together with others, and is slow to leave what the encoder chose for them. A y that begins less than half
+    its width beyond the image still matters to its edge.
     """
     if true.mask is None:
         return encoded
     stride = x.shape[-1] // encoded.y.shape[-1]
-    return codec.latents_of(encoded.y * F.max_pool2d(true.mask, stride))
+    half = stride // 2
+    return codec.latents_of(encoded.y * F.max_pool2d(F.pad(true.mask, (half, 0, half, 0)), stride + half, stride))
 
 
 def _optimizer(latents: Latents, settings: RefinerSettings) -> torch.optim.Adam:

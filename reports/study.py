@@ -68,7 +68,7 @@ class _Checked(refine.RefinementCLI):
     """Builds the model and the data of a run, and no trainer."""
 
     def instantiate_classes(self) -> None:
-        self.config_init = self.parser.instantiate_classes(self.config)
+        self.config_init = self.parser.instantiate(self.config)
 
 
 class _UniqueKeys(yaml.SafeLoader):

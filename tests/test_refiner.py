@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from data.images import pad, to_float
+from lightning_modules.codecs import Codec
 from lightning_modules.codecs.checkpoint import LoadedCodec
 from lightning_modules.rate_distortion import Objective
 from lightning_modules.refinement_result import CURVES, Progress, RefinementResult
@@ -19,6 +20,7 @@ from lightning_modules.rounding import (
     SigmoidScaledLogitRounding,
     StraightThrough,
     UniformNoise,
+    hard_round,
 )
 from lightning_modules.settings import RefinerSettings
 from lightning_modules.temperature import HoldThenCosine, ScaledTemperature
@@ -143,3 +145,14 @@ def test_curves_and_evaluations_have_their_places(embedded: LoadedCodec, crops: 
     assert result.curves[0, CURVES.index("tau")].tolist() == [1.0, 1.0]
     loss, bpp_y, bpp_z = (result.curves[:, CURVES.index(name)] for name in ("loss", "bpp_y", "bpp_z"))
     assert (loss > bpp_y + bpp_z).all()
+
+
+def test_y_starts_at_0_where_it_stands_for_padding_alone(any_codec: Codec) -> None:
+    x = torch.rand(2, 3, 192, 192, generator=torch.Generator().manual_seed(0))
+    still = replace(SETTINGS, steps=1, learning_rate=1e-9, select="last")
+    found = refine(any_codec, x, [(163, 170), (192, 192)], OBJECTIVE, still, [0, 1])
+    encoded = any_codec.analyse(x)
+    expected = encoded.y.clone()
+    expected[0, :, 11:] = expected[0, :, :, 12:] = 0  # columns 170 to 175 and 8 more are needed at its edge
+    torch.testing.assert_close(found.latents.y, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.base.y_hat, any_codec.quantise(encoded, hard_round).y_hat, rtol=1e-3, atol=1e-3)
