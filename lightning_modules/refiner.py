@@ -89,7 +89,7 @@ def refine(
         seeds: One an image, of its noise.
         listener: See :data:`Listener`.
         controller: Moves lambda, from that of its own objective on, and says which latents are the best.
-        start: Real-valued latents to go on from; by default the encoder's.
+        start: Real-valued latents to go on from; by default the encoder's, with a y of 0 where it stands for padding alone.
 
     Raises:
         ValueError: The objective is MS-SSIM and an image is too small for it.
