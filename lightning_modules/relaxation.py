@@ -112,6 +112,8 @@ class Expectation(Relaxation):
         true: The pixels that count.
     """
 
+    rounding: ExpectedRounding
+
     def __init__(
         self,
         rounding: ExpectedRounding,
@@ -123,7 +125,6 @@ class Expectation(Relaxation):
         true: TruePixels,
     ) -> None:
         super().__init__(rounding, codec, noise)
-        self.expected = rounding
         self.curvature = self._curvature(x, y_hat, objective, true)
         self._cell: _Cell | None = None
 
@@ -134,13 +135,11 @@ class Expectation(Relaxation):
             if value is not latents.y:
                 return self.rounding(value, offset, tau, self.noise)
             offsets.append(offset)
-            if self._cell is not None and offset is not None:
-                self._cell.follow(value, offset)
-            return value
+            return value if self._cell is None or offset is None else self._cell.follow(value, offset)
 
         mean = replace(self.codec.quantise(latents, quantise), adaptations=adaptations)
         (offset,) = offsets
-        centred = latents.y if offset is None else latents.y - offset
+        centred = mean.y_hat if offset is None else mean.y_hat - offset
         floor = torch.floor(centred.detach())
         at_integer = centred.detach() == floor
         if self._cell is not None:  # what was put at an integer is at it, whatever adding the offset has rounded
@@ -151,9 +150,9 @@ class Expectation(Relaxation):
         prior = mean.adapted_prior
         bits_down, bits_up = self.codec.bits_of_y(down, prior), self.codec.bits_of_y(down + 1, prior)
         expected = (1 - up) * bits_down + up * bits_up
-        weight = self.expected.excess(step, steps)
+        weight = self.rounding.excess(step, steps)
         excess = weight * (self.curvature * up * (1 - up)).sum((1, 2, 3))
-        if self.expected.stops and excess.requires_grad:
+        if self.rounding.stops and excess.requires_grad:
             excess.retain_grad()
             with torch.no_grad():
                 bits_below = self.codec.bits_of_y(down - 1, prior)
@@ -190,13 +189,13 @@ class Expectation(Relaxation):
         x_hat = self.codec.synthesise(y_hat)
         root = pixel_curvature(x, x_hat.detach(), objective, true, self.noise).sqrt()
         total = torch.zeros_like(y_hat)
-        for _ in range(self.expected.probes):
+        for _ in range(self.rounding.probes):
             signs = torch.where(self.noise.uniform(x_hat) < 0.5, -root, root)
             (gradient,) = torch.autograd.grad(x_hat, y_hat, signs, retain_graph=True)
             total += gradient.square()
         inside = (total > 0).float()  # latents of padding alone have no part in the mean
         total, inside = (F.avg_pool2d(F.pad(each, (1, 1, 1, 1), mode="replicate"), 3, stride=1) for each in (total, inside))
-        return total / (self.expected.probes * inside.clamp(min=1e-6))
+        return total / (self.rounding.probes * inside.clamp(min=1e-6))
 
 
 @dataclass
@@ -227,10 +226,12 @@ class _Cell:
         self.floor = torch.where(centred == low, low, high)
         y.copy_(centred + offset)
 
-    def follow(self, y: Tensor, offset: Tensor) -> None:
-        """Moves the elements that are at an integer with the offset about which they are rounded."""
+    def follow(self, y: Tensor, offset: Tensor) -> Tensor:
+        """Moves the elements that are at an integer with the offset about which they are rounded; y, whose gradient reaches the
+        offset by them."""
         with torch.no_grad():
             y.copy_(torch.where(self.at_integer, self.floor + offset, y))
+        return torch.where(self.at_integer, y + (offset - offset.detach()), y)
 
 
 def relaxation(

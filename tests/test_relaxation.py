@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from data.images import pad, to_float
-from lightning_modules.codecs import Codec, Latents, ScaleHyperpriorCodec
+from lightning_modules.codecs import Codec, Latents, MeanScaleHyperpriorCodec, ScaleHyperpriorCodec
 from lightning_modules.codecs.checkpoint import LoadedCodec
 from lightning_modules.presets import PRESETS, preset
 from lightning_modules.rate_distortion import Objective, TruePixels, mean_squared_error, ms_ssim, pixel_curvature, rate_distortion
@@ -16,6 +16,7 @@ from lightning_modules.relaxation import Expectation, ExpectedRounding, Relaxati
 from lightning_modules.rounding import DeterministicAnnealing, LinearRounding, Noise, SigmoidScaledLogitRounding, hard_round
 from lightning_modules.settings import RefinerSettings
 from lightning_modules.temperature import Constant, HoldThenCosine, Ramp, ScaledTemperature
+from tests.conftest import random_codec
 
 OBJECTIVE = Objective(0.013)
 SAMPLES = 300
@@ -81,10 +82,10 @@ def test_the_excess_is_weighted_from_0_upwards_and_gone_at_integers(small_codec:
     assert at_integers.excess is not None and float(at_integers.excess) == 0
 
 
-def loss_of(work: Relaxation, x: Tensor, latents: Latents) -> Tensor:
+def loss_of(work: Relaxation, x: Tensor, latents: Latents, tau: float = 0.01) -> Tensor:
     """The loss in bits of the whole image, halfway."""
     true = TruePixels.of(x)
-    now = work(latents, (), 0.01, 5, 10)
+    now = work(latents, (), tau, 5, 10)
     return (rate_distortion(x, now.x_hat, now.bits, OBJECTIVE, true, now.excess).loss * true.count).sum()
 
 
@@ -139,6 +140,33 @@ def test_no_element_crosses_an_integer_in_a_step(any_codec: Codec) -> None:
     near = 1e-3  # z is not rounded quite as hard in the step
     assert (now > before.floor() - near).all() and (now < before.ceil() + near).all()
     assert float(((now - now.round()).abs() < near).float().mean()) > 0.9  # so large a step would cross, and stops
+
+
+def test_elements_at_an_integer_follow_the_means_and_so_does_the_gradient_of_z() -> None:
+    codec = random_codec(MeanScaleHyperpriorCodec)
+    h_s = nn.ConvTranspose2d(8, 24, 8, stride=4, padding=2).requires_grad_(False)
+    h_s.weight.mul_(2)  # means depend on z
+    assert h_s.bias is not None
+    h_s.bias[:12] += 2  # scales are above their bound
+    codec.net.h_s = h_s
+    found = codec.analyse(torch.rand(1, 3, 64, 64))
+    x = codec.synthesise(found.y) + 0.02 * torch.randn(1, 3, 64, 64)
+    assert found.z is not None
+    y, z = (value.clone().requires_grad_() for value in (found.y, found.z))
+    work, optimizer = at_work(codec, x, y), torch.optim.SGD([y], lr=1e4)
+
+    def loss(z: Tensor) -> Tensor:
+        return loss_of(work, x, Latents(y, z), tau=1.0)
+
+    for _ in range(2):  # all of y is at an integer then
+        optimizer.zero_grad()
+        loss(z).backward()
+        work.step(Latents(y, z), optimizer)
+    (gradient,) = torch.autograd.grad(loss(z), z)
+    slope = float(gradient.norm())
+    near = 1e-2 * gradient / slope
+    with torch.no_grad():
+        assert float(loss(z + near) - loss(z - near)) / 2e-2 == pytest.approx(slope, rel=0.05)
 
 
 def test_pixels_of_the_padding_add_no_distortion(small_codec: ScaleHyperpriorCodec) -> None:
