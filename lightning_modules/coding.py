@@ -92,14 +92,14 @@ def code_photograph(loaded: LoadedCodec, x: Tensor, height: int, width: int, obj
 
 
 def code_result(
-    loaded: LoadedCodec, result: RefinementResult, i: int, original: Tensor, objective: Objective, select: Select
+    loaded: LoadedCodec, result: RefinementResult, original: Tensor, objective: Objective, select: Select
 ) -> tuple[CodedImage, CodedImage, int]:
-    """The base's and the refined file of image ``i`` of a refinement, and the steps after which the latter's latents were reached.
+    """The base's and the refined file of ONE image's refinement, and the steps after which the latter's latents were reached.
 
     With ``select`` ``best``, the refined file is the base's where that is better after all: coded bits differ a little from
     estimated ones.
     """
-    base, refined = (code_image(loaded, latents.image(i), original, objective) for latents in (result.base, result.refined))
+    base, refined = (code_image(loaded, latents, original, objective) for latents in (result.base, result.refined))
     if select == "best" and refined.rd_loss > base.rd_loss:
         return base, base, 0
-    return base, refined, int(result.best_step[i])
+    return base, refined, int(result.best_step)

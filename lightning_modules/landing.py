@@ -87,15 +87,14 @@ class TargetedRefinement:
         settings = replace(settings, evaluate_every=min(settings.evaluate_every, every), select="best")
         return refine(codec, x, sizes, self.objective, settings, seeds, listener, controller)
 
-    def land(self, x: Tensor, original: Tensor, approached: RefinementResult, i: int, seed: int) -> RefinementResult:
-        """Goes on with image ``i`` of a batch, with a lambda ever further beyond the one that its error asks for, until its
+    def land(self, x: Tensor, original: Tensor, approached: RefinementResult, seed: int) -> RefinementResult:
+        """Goes on with ONE image, with a lambda ever further beyond the one that its error asks for, until its
         real file is inside the tolerance; the nearest latents where it is not after :func:`extra_steps`.
 
         Args:
             x: The padded image, ``[1, 3, H, W]``.
             original: Before padding, uint8 ``[3, h, w]``.
-            approached: What :meth:`approach` returned.
-            i: Which image of the batch it is.
+            approached: What :meth:`approach` returned, of this image.
             seed: Of the image's noise.
 
         Returns:
@@ -106,7 +105,7 @@ class TargetedRefinement:
         """
         shape = (original.shape[-2], original.shape[-1])
         first = math.log(float(self.objective.lmbda))
-        result = nearest = approached.image(i)
+        result = nearest = approached
         lmbda, least, left = math.log(float(result.lmbda)), math.inf, extra_steps(self.settings.steps)
         rest, push, last_error = lmbda, 1.0, 0.0
         while True:
@@ -168,9 +167,9 @@ def refine_photograph(
     x = pad(to_float(image), loaded.codec.stride)[None].to(loaded.codec.device)
     if target is None:
         result = refine(loaded.codec, x, [(image.shape[-2], image.shape[-1])], objective, settings, [seed])
-        return code_result(loaded, result, 0, image, objective, settings.select)[1], result
+        return code_result(loaded, result, image, objective, settings.select)[1], result
     targeted = TargetedRefinement(loaded, objective, settings, target)
-    result = targeted.land(x, image, targeted.approach(x, [image], [seed]), 0, seed)
+    result = targeted.land(x, image, targeted.approach(x, [image], [seed]), seed)
     return code_image(loaded, result.refined, image, objective), result
 
 

@@ -80,8 +80,8 @@ class RefinementModule(pl.LightningModule):
         target_psnr: PSNR in dB that every file is to decode to, within 0.05 dB, in the same way.
         distortion: ``mse`` or ``ms_ssim``; by default the one of the checkpoint's training.
         steps: Adam steps; 0 writes the encoder's latents.
-        adapt_prior: Let each file tell the decoder about the prior of its image, in some 50 bytes, where that pays. CompressAI
-            does not read such files.
+        adapt_prior: Let each file tell the decoder about the prior of its image, in some 50 bytes, where that pays and there are
+            steps. CompressAI does not read such files.
         learning_rate: Of y.
         learning_rate_z: Of z; by default that of y.
         learning_rate_factor: Multiplies both rates at each step.
@@ -186,24 +186,24 @@ class RefinementModule(pl.LightningModule):
             result = targeted.approach(x, batch.originals, seeds, listener)
         images = []
         for i, file in enumerate(batch.files):
-            original = batch.originals[i]
-            if not torch.isfinite(result.curves[:, 0, i]).all():
-                rank_zero_warn(f"{file.name}: the loss was not finite at some steps; the best latents of before are kept")
+            original, one = batch.originals[i], result.image(i)
+            if not torch.isfinite(one.curves[:, 0]).all():
+                kept = "; the best latents of before are kept" if targeted is not None or settings.select == "best" else ""
+                rank_zero_warn(f"{file.name}: the loss was not finite at some steps{kept}")
             try:
-                if targeted is None:
-                    images.append(self._code(file, original, result, i))
-                else:
-                    images.append(self._code(file, original, targeted.land(x[i : i + 1], original, result, i, seeds[i]), 0))
+                if targeted is not None:
+                    one = targeted.land(x[i : i + 1], original, one, seeds[i])
+                images.append(self._code(file, original, one))
             except (ValueError, RuntimeError) as error:
                 self.failures[file.name] = str(error)
         return images
 
-    def _code(self, file: ImageFile, original: Tensor, result: RefinementResult, i: int) -> RefinedImage:
-        """Files of image ``i`` of a batch."""
+    def _code(self, file: ImageFile, original: Tensor, result: RefinementResult) -> RefinedImage:
+        """Files of ONE image."""
         objective, select = self.objective, self.settings.select
         if self.target is not None:
-            objective, select = replace(objective, lmbda=float(result.lmbda[i])), "last"  # a better loss is no nearer file
-        base, refined, best_step = code_result(self.loaded, result, i, original, objective, select)
+            objective, select = replace(objective, lmbda=float(result.lmbda)), "last"  # a better loss is no nearer file
+        base, refined, best_step = code_result(self.loaded, result, original, objective, select)
         return RefinedImage(
             name=file.name,
             source=file.sha256(),
@@ -211,12 +211,12 @@ class RefinementModule(pl.LightningModule):
             base=base,
             refined=refined,
             lmbda=float(objective.lmbda),
-            bpp_estimated=float(result.estimated_bpp(best_step)[i]),
+            bpp_estimated=float(result.estimated_bpp(best_step)),
             best_step=best_step,
-            curves=result.curves[:, :, i],
-            evaluations=result.evaluations[:, :, i],
+            curves=result.curves[..., 0],
+            evaluations=result.evaluations[..., 0],
             evaluated_steps=result.evaluated_steps,
-            seconds=result.seconds / len(result.base_loss),
+            seconds=result.seconds,
         )
 
     def _targeted(self, settings: RefinerSettings) -> TargetedRefinement | None:

@@ -83,7 +83,8 @@ def refine(
     Args:
         codec: With coding tables made. It is not changed.
         x: Padded images ``[B, 3, H, W]`` in [0, 1], fp32, on the codec's device.
-        sizes: True ``(height, width)`` of each image: rate and distortion count those pixels alone.
+        sizes: True ``(height, width)`` of each image: the distortion is of those pixels alone, and the bits of all latents count,
+            a pixel of those.
         objective: What is minimised; it need not be that of the training.
         settings: How they are optimised.
         seeds: One an image, of its noise.
@@ -114,17 +115,14 @@ def refine(
             return torch.full_like(found.loss, -progress)
         return found.loss if controller is None else controller.score(found, progress)
 
-    with torch.no_grad():
-        encoded = codec.analyse(x) if start is None else start
-        begin = _without_padding(codec, encoded, x, true) if start is None else start
+    objective = objective if controller is None else controller.objective
+    encoded, begin = _encoded(codec, x, true) if start is None else (start, start)
+    base, first = evaluate(encoded, settings.adapt_prior and start is not None)
+    rounded = adapt(exact, exact.quantise(begin, hard_round)) if settings.adapt_prior else base
     latents = begin.map(lambda value: value.detach().clone(memory_format=torch.channels_last).requires_grad_())
     optimizer = _optimizer(latents, settings)
-    objective = objective if controller is None else controller.objective
-    base, first = evaluate(encoded, settings.adapt_prior and start is not None)
     search = _Search.of(encoded, base, first, score(first, 0.0), objective.lmbda)
     relax = relaxation(settings.rounding, fast, noise, x, base.y_hat, objective, true) if settings.steps else None
-    anew = settings.adapt_prior and settings.steps > 0 and start is None
-    rounded = adapt(exact, exact.quantise(begin, hard_round)) if anew else base
     if controller is not None:
         objective = controller.observe(first, 0.0)
     curves = torch.zeros(settings.steps, len(CURVES), len(x), device=x.device)
@@ -170,17 +168,20 @@ def refine(
     )
 
 
-def _without_padding(codec: Codec, encoded: Latents, x: Tensor, true: TruePixels) -> Latents:
-    """The encoder's latents, but for a y of 0 that stands for padding alone, which need not look like anything, and the z of that.
+@torch.no_grad()
+def _encoded(codec: Codec, x: Tensor, true: TruePixels) -> tuple[Latents, Latents]:
+    """The encoder's latents; and the same with a y of 0 where it stands for padding alone, which need not look like anything, and
+    the z of that.
 
     z describes such y together with others, and is slow to leave what the encoder chose for them. A y that begins less than half
     its width beyond the image still matters to its edge.
     """
+    encoded = codec.analyse(x)
     if true.mask is None:
-        return encoded
+        return encoded, encoded
     stride = x.shape[-1] // encoded.y.shape[-1]
     half = stride // 2
-    return codec.latents_of(encoded.y * F.max_pool2d(F.pad(true.mask, (half, 0, half, 0)), stride + half, stride))
+    return encoded, codec.latents_of(encoded.y * F.max_pool2d(F.pad(true.mask, (half, 0, half, 0)), stride + half, stride))
 
 
 def _optimizer(latents: Latents, settings: RefinerSettings) -> torch.optim.Adam:
