@@ -19,13 +19,10 @@ import numpy as np
 from bjontegaard import bd_psnr
 from bjontegaard import bd_rate as bjontegaard_rate
 
+from reports.bootstrap import Interval, draws, interval
 from reports.points import Floats, Metric, RateCurve, in_db, shared
 
 LEAST_POINTS = 4
-LEVEL = 95
-"""Per cent of an interval."""
-
-Interval = tuple[float, float]
 NAMES: dict[Metric, str] = {"psnr_db": "PSNR", "ms_ssim": "MS-SSIM"}
 
 
@@ -110,8 +107,7 @@ def compare(anchor: RateCurve, test: RateCurve, metric: Metric, samples: int = 1
         rate = bd_rate(*whole)
     except ValueError as error:
         raise ValueError(f"{test.name} against {anchor.name}: {error}") from None
-    drawn = np.random.default_rng(seed).integers(len(images), size=(samples, len(images)))
-    resampled = [means(chosen) for chosen in drawn] if len(images) > 1 else []
+    resampled = [means(chosen) for chosen in draws(len(images), samples, seed)] if len(images) > 1 else []
     of_images = [value for i in range(len(images)) if (value := _or_none(bd_rate, means([i]))) is not None]
     low, high = _shared_range(whole[1], whole[3])
     everything = max(whole[1].max(), whole[3].max()) - min(whole[1].min(), whole[3].min())
@@ -179,5 +175,4 @@ def _interval(values: Sequence[float | None]) -> Interval | None:
     defined = [value for value in values if value is not None]
     if not defined or len(defined) < len(values):
         return None
-    low, high = np.percentile(defined, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
-    return float(low), float(high)
+    return interval(defined)

@@ -10,7 +10,8 @@ from pathlib import Path
 import lightning_modules.startup  # noqa: F401  (before the project's other modules)
 from lightning_modules.cli import errors_in_one_line
 from lightning_modules.results import NOT_AVAILABLE
-from reports.bd_rate import LEVEL, NAMES, Bd, Interval, pairs
+from reports.bd_rate import NAMES, Bd, pairs
+from reports.bootstrap import LEVEL, Interval
 from reports.points import Metric, study_curves
 from reports.runs import Study, read_study
 from reports.section import Options, Section, Table
@@ -57,23 +58,29 @@ def table(found: Sequence[Bd], metric: Metric) -> Table:
     return Table(f"Bjontegaard differences, {name}", columns, rows, data_columns, data, note)
 
 
-def section(study: Study, options: Options) -> Section:
-    """A table for PSNR and one for MS-SSIM.
-
-    Raises:
-        ValueError: No two curves of the study have a BD-rate.
-    """
-    curves, tables, left_out = study_curves(study), [], dict[str, None]()
+def tables(study: Study) -> tuple[dict[Metric, Table], list[str]]:
+    """One for PSNR and one for MS-SSIM, where two curves of the study have a BD-rate; and what they leave out, and why."""
+    curves, made, left_out = study_curves(study), dict[Metric, Table](), dict[str, None]()
     for metric in NAMES:
         found, reasons = pairs(curves, metric)
         left_out |= dict.fromkeys(reasons)
         if found:
-            made = table(found, metric)
-            made.save(options.output / f"tables/bd_{metric}")
-            tables.append(made)
-    if not tables:
+            made[metric] = table(found, metric)
+    return made, list(left_out)
+
+
+def section(study: Study, options: Options) -> Section:
+    """:func:`tables` as a part of a report.
+
+    Raises:
+        ValueError: No two curves of the study have a BD-rate.
+    """
+    made, left_out = tables(study)
+    for metric, each in made.items():
+        each.save(options.output / f"tables/bd_{metric}")
+    if not made:
         raise ValueError("; ".join(left_out) or "a BD-rate needs two curves, of several checkpoints or lambdas each")
-    return Section("BD-rates", tables=tables, left_out=list(left_out))
+    return Section("BD-rates", tables=list(made.values()), left_out=left_out)
 
 
 def _in_brackets(interval: Interval | None, form: str) -> str:
@@ -86,13 +93,9 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("study", type=Path, help="folder of runs of refine.py")
     chosen = parser.parse_args(args)
     with errors_in_one_line():
-        curves = study_curves(read_study(chosen.study))
-        left_out: dict[str, None] = {}
-        for metric in NAMES:
-            found, reasons = pairs(curves, metric)
-            left_out |= dict.fromkeys(reasons)
-            if found:
-                print(table(found, metric).markdown())
+        made, left_out = tables(read_study(chosen.study))
+    for each in made.values():
+        print(each.markdown())
     for reason in left_out:
         print(f"left out: {reason}")
     return 0

@@ -89,8 +89,9 @@ class Run:
     @property
     def checkpoint(self) -> str:
         """Of the codec, as the run was told; the embedded one by that name, however it was given."""
-        given = str(self.config["model"]["checkpoint"])
-        return EMBEDDED if Path(given).name == EMBEDDED_PATH.name else given
+        given = Path(str(self.config["model"]["checkpoint"]))
+        embedded = given.name == EMBEDDED_PATH.name and (not given.exists() or given.samefile(EMBEDDED_PATH))
+        return EMBEDDED if embedded else str(self.config["model"]["checkpoint"])
 
     @property
     def model(self) -> str:

@@ -119,14 +119,12 @@ class Section:
 
     Attributes:
         title: Its heading.
-        text: A paragraph, or none.
         drawings: Its figures.
         tables: Its tables.
         left_out: What it does not show, and why: a line each.
     """
 
     title: str
-    text: str = ""
     drawings: Sequence[Drawing] = ()
     tables: Sequence[Table] = ()
     left_out: Sequence[str] = ()

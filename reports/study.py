@@ -202,7 +202,7 @@ def _run_all(plan: Sequence[PlannedRun], output: Path) -> int:
     )
     print(f"report: python -m reports {output} -o {output / 'report'}")
     for name in failed:
-        print(f"failed: {name} (see above; the same command does it again)", file=sys.stderr)
+        print(f"failed: {name} (see above)", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -12,15 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_modules.results import MEASURED, NOT_AVAILABLE
+from reports.bootstrap import LEVEL, draws, interval
 from reports.runs import Run, Study, comparable, method_names, shared_images, varied
 from reports.section import Options, Section, Table, file_name, over_images
 
 BASE = "base"
 OF_LOSSES = frozenset({"R-D loss", "change", "change %", "low %", "high %"})
 """Columns that runs with a target do not have."""
-
-LEVEL = 95
-"""Per cent of an interval."""
 
 
 class Change(NamedTuple):
@@ -53,10 +51,8 @@ def change(losses: npt.ArrayLike, reference: npt.ArrayLike, samples: int = 2000,
     percent = float(100 * (own.mean() / other.mean() - 1))
     if len(own) < 2:
         return Change(percent, None, None)
-    drawn = np.random.default_rng(seed).integers(len(own), size=(samples, len(own)))
-    ratios = 100 * (own[drawn].mean(1) / other[drawn].mean(1) - 1)
-    low, high = np.percentile(ratios, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
-    return Change(percent, float(low), float(high))
+    drawn = draws(len(own), samples, seed)
+    return Change(percent, *interval(100 * (own[drawn].mean(1) / other[drawn].mean(1) - 1)))
 
 
 class Comparison:

@@ -19,7 +19,7 @@ from data.images import pad, read_image, to_float, write_image
 from data.refinement_data import ImageFile
 from lightning_modules.bitstream import decode_latents
 from lightning_modules.codecs import ScaleHyperpriorCodec
-from lightning_modules.codecs.checkpoint import LoadedCodec, load_codec
+from lightning_modules.codecs.checkpoint import EMBEDDED, EMBEDDED_PATH, LoadedCodec, load_codec
 from lightning_modules.codecs.export import export_safetensors
 from lightning_modules.coding import code_image
 from lightning_modules.rate_distortion import Objective
@@ -94,6 +94,14 @@ def test_runs_of_other_lambdas_or_photographs_do_not_compare(tmp_path: Path) -> 
     }
     with pytest.raises(ValueError, match="a is not the same photograph in the runs"):
         shared_images(read_study(tmp_path).runs)
+
+
+def test_a_checkpoint_with_the_name_of_the_embedded_one_is_its_own(tmp_path: Path) -> None:
+    own = tmp_path / EMBEDDED_PATH.name
+    named = {"own": str(own), "elsewhere": f"no/such/folder/{own.name}", "given": str(EMBEDDED_PATH)}
+    own.touch()
+    found = {name: read_run(make_run(tmp_path / name, {"a": 1.5}, checkpoint=path)).checkpoint for name, path in named.items()}
+    assert found == {"own": str(own), "elsewhere": EMBEDDED, "given": EMBEDDED}
 
 
 def test_curves_are_means_over_images_and_the_gap_is_of_equal_steps(tmp_path: Path) -> None:
