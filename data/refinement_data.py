@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.images import ImageError, image_size, pad, padded_size, read_image, to_float, unique_names
 from data.samples import sample_paths
 from data.sets import images_of, sha256_of
-from lightning_modules.results import is_run
+from lightning_modules.results import is_report, is_run
 
 SAMPLES = "samples"
 
@@ -160,13 +160,13 @@ class RefinementDataModule(pl.LightningDataModule):
 
 
 def outside_runs(paths: Sequence[Path], root: Path) -> list[Path]:
-    """Without the pictures that runs of ``refine.py`` have left under ``root``.
+    """Without the pictures that runs of ``refine.py``, and reports on them, have left under ``root``.
 
     Raises:
         FileNotFoundError: None is left.
     """
     folders = {folder for path in paths for folder in path.parents if folder.is_relative_to(root)}
-    runs = {folder for folder in folders if is_run(folder)}
+    runs = {folder for folder in folders if is_run(folder) or is_report(folder)}
     left = [path for path in paths if runs.isdisjoint(path.parents)]
     if not left:
         raise FileNotFoundError(f"all images under {root} are those of a run of refine.py: name the folder of the photographs")

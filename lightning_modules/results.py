@@ -60,6 +60,11 @@ def is_run(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and (folder / IMAGES).is_dir()
 
 
+def is_report(folder: Path) -> bool:
+    """Whether a folder looks like that of ``python -m reports``."""
+    return (folder / "index.html").is_file() and (folder / "figures").is_dir()
+
+
 def claim(output: Path, fingerprint: str) -> bool:
     """Makes a folder, created where it is missing, that of the job whose settings ``fingerprint`` names, for all its processes.
 

@@ -158,6 +158,10 @@ def test_the_result_of_another_image_of_the_same_name_is_not_reused(
 
 def test_runs_inside_their_folder_of_images_do_not_refine_their_pictures(folder: Path) -> None:
     (folder / "large.png").rename(folder / "small.base.png")
+    figures = folder / "report/figures"
+    figures.mkdir(parents=True)
+    (figures / "crops.png").write_bytes((folder / "small.png").read_bytes())
+    (folder / "report/index.html").touch()
     for output in ("run", "other/run", "run"):
         assert run(folder, folder / output, "--compare=small") == 0
         assert [row["image"] for row in rows(folder / output)] == ["small.base", "small"]
@@ -208,6 +212,16 @@ def test_latents_that_diverge_are_a_failure_and_not_a_file(folder: Path, tmp_pat
     assert "diverged" in json.loads((tmp_path / "run/summary.json").read_text())["failures"]["large"]
 
 
+def test_towards_ms_ssim_an_image_that_is_too_small_fails_and_the_others_go_on(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(folder, tmp_path / "run", "--model.distortion=ms_ssim", "--model.lmbda=17", "--model.steps=8")
+    assert stop.value.code == 1
+    (row,) = rows(tmp_path / "run")
+    assert row["image"] == "large" and row["distortion"] == "ms_ssim" and float(row["rd_loss"]) < float(row["rd_loss_base"])
+    assert float(row["rd_loss"]) == pytest.approx(float(row["bpp"]) + 17 * (1 - float(row["ms_ssim"])), rel=1e-4)
+    assert "MS-SSIM" in json.loads((tmp_path / "run/summary.json").read_text())["failures"]["small"]
+
+
 def test_a_precision_of_the_trainer_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         run(folder, tmp_path / "run", "--trainer.precision=bf16-mixed")
@@ -238,6 +252,7 @@ def ramp(option: str, start: float, end: float) -> str:
         (["--model.rounding.init_args.a=0"], "a must be above 0"),
         (["--data.batch_size=0"], "must be at least 1"),
         (["--compare=nobody"], "no such image"),
+        (["--model.distortion=ms_ssim"], "give --model.lmbda with --model.distortion ms_ssim"),
         (["--model.lmbda=-1"], "model.lmbda must be above 0"),
         (["--model.learning_rate_z=-1"], "model.learning_rate_z must be above 0"),
         ([ramp("temperature", 0.0, 1.0)], "model.temperature must be above 0 at every step, and is 0 at step 0"),

@@ -23,6 +23,8 @@ from lightning_modules.rate_distortion import Objective, RateDistortion
 from lightning_modules.rounding import hard_round
 from lightning_modules.settings import RefinerSettings
 from lightning_modules.targets import LIMIT, FileSize, LambdaController, Target
+from reports.curves import curves
+from reports.runs import read_run
 
 ROOT = Path(__file__).parents[1]
 OBJECTIVE = Objective(0.013)
@@ -169,6 +171,8 @@ def test_every_image_of_a_folder_lands_with_a_lambda_of_its_own(photo: Path, pho
     found = rows(output)
     assert [float(row["psnr_db"]) for row in found] == pytest.approx([31.0, 31.0], abs=0.05)
     assert len({row["lmbda"] for row in found}) == 2
+    tags = curves(read_run(output), "photo").keys()
+    assert "true/rd_loss" in tags and "gap/rd_loss" not in tags  # lambda has moved between the two losses
     for row in found:
         loss = Objective(float(row["lmbda"])).loss(
             torch.tensor(float(row["bpp"])), torch.tensor(10 ** (-float(row["psnr_db"]) / 10)), None

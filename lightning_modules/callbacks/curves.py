@@ -19,7 +19,8 @@ class RefinementCurves(pl.Callback):
     """Writes, for each image, a TensorBoard run with its curves against the step, which grow while it is refined.
 
     ``true/*`` is the hard-rounded image at each evaluation; ``relaxed/*`` what the method optimises; ``gap/rd_loss`` by how much
-    its own loss is above the true one of the same latents. When the image is finished follow the pictures, ``image/*``.
+    its own loss is above the true one of the same latents, where lambda does not move. When the image is finished follow the
+    pictures, ``image/*``.
 
     Args:
         output: Folder of the job; the runs go to ``tensorboard/NAME`` in it.
@@ -38,8 +39,9 @@ class RefinementCurves(pl.Callback):
     def on_predict_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: RefinementBatch, *_: Any, **__: Any
     ) -> None:
+        assert isinstance(pl_module, RefinementModule)
         for file in batch.files:
-            self._images[file.name] = ImageCurves(self.folder / file.name, self.every)
+            self._images[file.name] = ImageCurves(self.folder / file.name, self.every, gap=pl_module.target is None)
 
     def _on_evaluation(self, names: Sequence[str], progress: Progress) -> None:
         curves, evaluations = progress.curves.cpu(), progress.evaluations.cpu()
@@ -64,11 +66,11 @@ class RefinementCurves(pl.Callback):
 class ImageCurves:
     """The TensorBoard run of an image, anew."""
 
-    def __init__(self, folder: Path, every: int) -> None:
+    def __init__(self, folder: Path, every: int, gap: bool) -> None:
         for old in folder.glob("events.out.tfevents.*"):  # of an attempt that was stopped
             old.unlink()
         self.writer = SummaryWriter(str(folder))
-        self.every = every
+        self.every, self.gap = every, gap
         self._relaxed = self._evaluated = 0  # what has been written of each
 
     def extend(self, curves: Tensor, evaluations: Tensor, evaluated_steps: Sequence[int]) -> None:
@@ -81,7 +83,7 @@ class ImageCurves:
             if step % self.every == 0 or step in true:
                 relaxed = dict(zip(CURVES, curves[step].tolist(), strict=True))
                 self._add("relaxed", relaxed, step)
-                if step in true:
+                if step in true and self.gap:
                     self._add("gap", {"rd_loss": relaxed["loss"] - true[step][EVALUATED.index("rd_loss")]}, step)
         # Where a batch is begun again, image by image, there is nothing new until it is where it was.
         self._relaxed, self._evaluated = max(self._relaxed, len(curves)), max(self._evaluated, len(true))
