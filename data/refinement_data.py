@@ -166,10 +166,10 @@ def outside_runs(paths: Sequence[Path], root: Path) -> list[Path]:
         FileNotFoundError: None is left.
     """
     folders = {folder for path in paths for folder in path.parents if folder.is_relative_to(root)}
-    runs = {folder for folder in folders if is_run(folder) or is_report(folder)}
-    left = [path for path in paths if runs.isdisjoint(path.parents)]
+    made = {folder for folder in folders if is_run(folder) or is_report(folder)}
+    left = [path for path in paths if made.isdisjoint(path.parents)]
     if not left:
-        raise FileNotFoundError(f"all images under {root} are those of a run of refine.py: name the folder of the photographs")
+        raise FileNotFoundError(f"all images under {root} are those of a run or a report: name the folder of the photographs")
     return left
 
 

@@ -118,7 +118,8 @@ def refine(
     objective = objective if controller is None else controller.objective
     encoded, begin = _encoded(codec, x, true) if start is None else (start, start)
     base, first = evaluate(encoded, settings.adapt_prior and start is not None)
-    rounded = adapt(exact, exact.quantise(begin, hard_round)) if settings.adapt_prior else base
+    anew = settings.adapt_prior and settings.steps > 0 and start is None
+    rounded = adapt(exact, exact.quantise(begin, hard_round)) if anew else base
     latents = begin.map(lambda value: value.detach().clone(memory_format=torch.channels_last).requires_grad_())
     optimizer = _optimizer(latents, settings)
     search = _Search.of(encoded, base, first, score(first, 0.0), objective.lmbda)

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 CONFIG, MARK = "config.yaml", ".fingerprint-"
+REPORT_PAGE = "index.html"
 IMAGES, BITSTREAMS, BASE_BITSTREAMS = "images", "bitstreams", "bitstreams_base"
 RECONSTRUCTIONS, FAILURES = "reconstructions", "failures"
 NOT_AVAILABLE = "n/a"
@@ -62,7 +63,7 @@ def is_run(folder: Path) -> bool:
 
 def is_report(folder: Path) -> bool:
     """Whether a folder looks like that of ``python -m reports``."""
-    return (folder / "index.html").is_file() and (folder / "figures").is_dir()
+    return (folder / REPORT_PAGE).is_file() and (folder / "figures").is_dir()
 
 
 def claim(output: Path, fingerprint: str) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
-from lightning_modules.results import write_atomically
+from lightning_modules.results import REPORT_PAGE, write_atomically
 from reports import bd_tables, crops, latents, optimisation, probabilities, rd_curves, tables
 from reports.runs import Study, method_names, relative
 from reports.section import Drawing, Options, Section
@@ -56,7 +56,7 @@ def write_report(study: Study, options: Options) -> tuple[Path, list[str]]:
             continue
         sections.append(section)
         left_out += [f"{part}: {reason}" for reason in section.left_out]
-    page = options.output / "index.html"
+    page = options.output / REPORT_PAGE
     write_atomically(page, render(study, sections, [relative(reason, study.path) for reason in left_out]).encode())
     return page, left_out
 

@@ -89,9 +89,10 @@ class Run:
     @property
     def checkpoint(self) -> str:
         """Of the codec, as the run was told; the embedded one by that name, however it was given."""
-        given = Path(str(self.config["model"]["checkpoint"]))
-        embedded = given.name == EMBEDDED_PATH.name and (not given.exists() or given.samefile(EMBEDDED_PATH))
-        return EMBEDDED if embedded else str(self.config["model"]["checkpoint"])
+        given = str(self.config["model"]["checkpoint"])
+        path = Path(given)
+        embedded = path.name == EMBEDDED_PATH.name and (not path.exists() or path.samefile(EMBEDDED_PATH))
+        return EMBEDDED if embedded else given
 
     @property
     def model(self) -> str:
