@@ -84,6 +84,10 @@ class Comparison:
         """Of the run's mean loss against the reference's."""
         return change(self.losses(run), self._reference or self.losses(run, "rd_loss_base"))
 
+    def shown_change(self, run: Run) -> str:
+        """That, as a cell of a table has it."""
+        return "reference" if run.name == self.reference else str(self.change(run))
+
     @property
     def note(self) -> str:
         """Says over what the means are, and against what."""
@@ -111,9 +115,8 @@ def means_table(comparison: Comparison, label: str) -> Table:
                 *_means(run, "", comparison.images),
                 run.mean("seconds", comparison.images),
             ]
-            changed = comparison.change(run)
-            cells.append([*_cells(row), "reference" if run.name == comparison.reference else str(changed)])
-            data.append([*row, *changed])
+            cells.append([*_cells(row), comparison.shown_change(run)])
+            data.append([*row, *comparison.change(run)])
     note = comparison.note if len(comparison.runs) > 1 else f"{comparison.note} Settings: {_same(comparison)}."
     table = Table(label, columns, cells, data_columns, data, note)
     return table if comparison.runs[0].target is None else table.without(OF_LOSSES)
@@ -206,7 +209,7 @@ def _setting_table(comparison: Comparison, label: str, key: str, others: Sequenc
 
 
 def _loss(comparison: Comparison, run: Run | None) -> str:
-    return "" if run is None else f"{np.mean(comparison.losses(run)):.4f}, {comparison.change(run)}"
+    return "" if run is None else f"{np.mean(comparison.losses(run)):.4f}, {comparison.shown_change(run)}"
 
 
 def _by_number(value: str) -> tuple[float, str]:

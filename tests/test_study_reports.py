@@ -160,6 +160,8 @@ def test_tables_find_what_varies(tmp_path: Path) -> None:
     assert tables["rounding"].note.endswith("in more than this: fast, ssl_2.3_20.") and "Not shown" in tables["learning_rate"].note
     against_slow = Comparison(read_study(tmp_path).runs, "slow")
     assert against_slow.change(against_slow.runs[-1]).percent == pytest.approx(100 * (1.2 / 1.7 - 1))
+    (rates,) = (table for table in setting_tables(against_slow, "all") if table.title.endswith("learning_rate"))
+    assert list(rates.rows[0][1:]) == ["1.7000, reference", "1.5000, -11.8 % (-12.5 to -11.1)"]
 
 
 @pytest.mark.parametrize(
