@@ -74,7 +74,8 @@ class Comparison:
         named = {run.name: run for run in runs}
         if reference is not None and reference not in named:
             raise ValueError(f"no run {reference} to compare with: there are {', '.join(named)}")
-        self._reference = None if reference is None else self.losses(named[reference])
+        against = None if reference is None else self.losses(named[reference])
+        self._changes = {run.name: change(self.losses(run), against or self.losses(run, "rd_loss_base")) for run in runs}
 
     def losses(self, run: Run, column: str = "rd_loss") -> list[float]:
         """R-D loss of each shared image."""
@@ -82,7 +83,7 @@ class Comparison:
 
     def change(self, run: Run) -> Change:
         """Of the run's mean loss against the reference's."""
-        return change(self.losses(run), self._reference or self.losses(run, "rd_loss_base"))
+        return self._changes[run.name]
 
     def shown_change(self, run: Run) -> str:
         """That, as a cell of a table has it."""
