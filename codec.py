@@ -7,17 +7,17 @@ import math
 import sys
 from pathlib import Path
 
-import lightning_modules.startup  # noqa: F401  (before the project's other modules)
-from data.images import LOSSLESS, read_image, write_image
-from lightning_modules.bitstream import Bitstream, BitstreamError, check_size, decode_image
-from lightning_modules.cli import errors_in_one_line, fail
-from lightning_modules.codecs.checkpoint import EMBEDDED, load_codec
-from lightning_modules.codecs.export import export_compressai, export_safetensors
-from lightning_modules.landing import refine_photograph
-from lightning_modules.presets import DEFAULT, PRESETS, preset
-from lightning_modules.rate_distortion import Objective
-from lightning_modules.results import format_psnr, write_atomically
-from lightning_modules.targets import Target
+from sga.bitstream import Bitstream, BitstreamError, check_size, decode_image
+from sga.cli import errors_in_one_line, fail
+from sga.codecs.checkpoint import EMBEDDED, load_codec
+from sga.codecs.export import export_compressai, export_safetensors
+from sga.files import write_atomically
+from sga.images import LOSSLESS, read_image, write_image
+from sga.photograph import refine_photograph
+from sga.rate_distortion import Objective
+from sga.refinement.presets import DEFAULT, PRESETS, preset
+from sga.refinement.target import Target
+from sga.runs.results import format_psnr
 
 
 def encode(args: argparse.Namespace) -> None:

@@ -16,31 +16,23 @@ import torch
 import yaml
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-import lightning_modules.startup  # noqa: F401  (before the project's other modules)
+import lightning_modules.quiet  # noqa: F401  (before the project's other modules)
 from data.refinement_data import RefinementDataModule
 from lightning_modules import slurm
-from lightning_modules.callbacks.curves import RefinementCurves
-from lightning_modules.callbacks.images import draw_comparison
 from lightning_modules.callbacks.progress import RefinementProgress
-from lightning_modules.callbacks.results import EndOnSigterm, ResultWriter
-from lightning_modules.cli import ACCELERATOR, INTERRUPTED, TERMINATED, errors_in_one_line, fail
+from lightning_modules.callbacks.refinement_curves import RefinementCurves
+from lightning_modules.callbacks.result_writer import EndOnSigterm, ResultWriter
 from lightning_modules.hparams import settings_row, write_hparams
-from lightning_modules.presets import with_config
+from lightning_modules.job import ACCELERATOR
 from lightning_modules.refinement_module import RefinementModule
-from lightning_modules.results import (
-    CONFIG,
-    FAILURES,
-    IMAGES,
-    claim,
-    names_with_results,
-    print_table,
-    read_failures,
-    read_result,
-    summarise,
-    write_atomically,
-)
+from sga.cli import INTERRUPTED, TERMINATED, errors_in_one_line, fail
+from sga.files import write_atomically
+from sga.pictures import draw_comparison
+from sga.refinement.presets import with_config
+from sga.runs.results import CONFIG, FAILURES, IMAGES, claim, names_with_results, print_table, read_failures, read_result, summarise
 
 PRINTED = 50
 """Images and failures that are printed one by one; of more, the table is that of the means."""
@@ -90,7 +82,7 @@ def main(args: list[str] | None = None) -> int:
     """Runs the command (``args``: of it, by default the process's); 0, or 1 where an image failed or missed its target."""
     torch.backends.cudnn.allow_tf32 = False  # "fp32" below means it
     torch.backends.cudnn.deterministic = True  # --seed repeats a run
-    with errors_in_one_line():
+    with errors_in_one_line(MisconfigurationException):
         cli = RefinementCLI(
             RefinementModule,
             RefinementDataModule,

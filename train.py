@@ -15,24 +15,27 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-import lightning_modules.startup  # noqa: F401  (before the project's other modules)
+import lightning_modules.quiet  # noqa: F401  (before the project's other modules)
 from data.training_data import TrainingDataModule
 from lightning_modules import slurm
-from lightning_modules.callbacks.checkpointing import LastCheckpoint, Stopped, read_training
-from lightning_modules.callbacks.evaluation import FileEvaluation
-from lightning_modules.callbacks.images import Reconstructions
-from lightning_modules.callbacks.latents import LatentPictures
-from lightning_modules.callbacks.metrics import ValidationMetrics
-from lightning_modules.callbacks.published import PublishedPoints
+from lightning_modules.callbacks.checkpointing import AtomicCheckpointIO, LastCheckpoint, Stopped, read_training
+from lightning_modules.callbacks.file_evaluation import FileEvaluation
+from lightning_modules.callbacks.latent_pictures import LatentPictures
+from lightning_modules.callbacks.published_points import PublishedPoints
+from lightning_modules.callbacks.reconstructions import Reconstructions
 from lightning_modules.callbacks.throughput import Throughput
-from lightning_modules.cli import ACCELERATOR, errors_in_one_line, fail
-from lightning_modules.codecs.checkpoint import AtomicCheckpointIO, codec_spec
+from lightning_modules.callbacks.validation_metrics import ValidationMetrics
+from lightning_modules.job import ACCELERATOR
 from lightning_modules.training_module import MONITOR, TrainingModule
+from sga.cli import errors_in_one_line, fail
+from sga.codecs.checkpoint import codec_spec
+from sga.memory import keep_freed_memory
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 
@@ -210,7 +213,8 @@ def after_signal(stop: Stopped) -> int:
 
 def main(args: list[str] | None = None) -> int:
     """Runs the command (``args``: of it, by default the process's)."""
-    with errors_in_one_line():
+    with errors_in_one_line(MisconfigurationException):
+        keep_freed_memory()
         try:
             TrainingCLI(
                 TrainingModule,

@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import pytorch_lightning as pl
 import torch
 
-import lightning_modules.startup  # noqa: F401
+import lightning_modules.quiet  # noqa: F401
 from data.training_data import TrainingDataModule
-from lightning_modules.codecs import ScaleHyperpriorCodec
 from lightning_modules.training_module import TrainingModule
+from sga.codecs import ScaleHyperpriorCodec
 
 UNCOUNTED = 2
 """First steps that are left out."""

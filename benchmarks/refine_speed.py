@@ -21,14 +21,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from torch import Tensor
 
-import lightning_modules.startup  # noqa: F401
+import lightning_modules.quiet  # noqa: F401
 from benchmarks.timing import timed
-from data.images import pad
-from lightning_modules.codecs import ScaleHyperpriorCodec
-from lightning_modules.presets import preset
-from lightning_modules.rate_distortion import Objective
-from lightning_modules.refiner import refine
-from lightning_modules.startup import keep_freed_memory
+from sga.codecs import ScaleHyperpriorCodec
+from sga.images import pad
+from sga.memory import keep_freed_memory
+from sga.rate_distortion import Objective
+from sga.refinement.presets import preset
+from sga.refinement.refiner import refine
 
 LMBDA = 0.013
 

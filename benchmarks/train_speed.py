@@ -22,11 +22,11 @@ from compressai.losses import RateDistortionLoss
 from compressai.models import ScaleHyperprior
 from torch import Tensor
 
-import lightning_modules.startup  # noqa: F401
+import lightning_modules.quiet  # noqa: F401
 from benchmarks.timing import timed
-from lightning_modules.codecs import ScaleHyperpriorCodec
 from lightning_modules.optimiser import adam
 from lightning_modules.training_module import TrainingModule
+from sga.codecs import ScaleHyperpriorCodec
 
 LMBDA = 0.013
 

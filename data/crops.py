@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from data.image_sets import ImageSet
-from data.images import ImageError
 from data.resampling import Crop, cut
+from sga.images import ImageError
 
 Indexes = np.ndarray[Any, np.dtype[np.int64]]
 

@@ -1,4 +1,4 @@
-"""Downloads a test set: ``python -m data.fetch kodak``, ``tecnick`` or ``clic``; :mod:`data.sets` says what they are.
+"""Downloads a test set: ``python -m data.fetch kodak``, ``tecnick`` or ``clic``; :mod:`data.named_sets` says what they are.
 
 The images go to where the other commands find them by name (``--data.root kodak``): ``$SGA_DATA/NAME``, by default
 ``~/.cache/sga-lightning/NAME``; or to the folder of ``-o``, which is then given as any folder is. A file is there whole or not at
@@ -26,10 +26,9 @@ from urllib.request import Request, urlopen
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-import lightning_modules.startup  # noqa: F401  (before the project's other modules)
-from data.sets import CHECKSUMS, SETS, NamedSet, check_surplus, folder_of, read_checksums, sha256_of
-from lightning_modules.cli import errors_in_one_line
-from lightning_modules.results import write_atomically
+from data.named_sets import CHECKSUMS, SETS, NamedSet, check_surplus, folder_of, read_checksums, sha256_of
+from sga.cli import errors_in_one_line
+from sga.files import write_atomically
 
 LARGEST_IMAGE = 2**27
 """Bytes; a member of an archive that unpacks to more is refused."""

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from data.images import EXTENSIONS, ImageError, find_images, image_size, read_image
+from data.folders import EXTENSIONS, find_images
+from sga.images import ImageError, image_size, read_image
 
 SHARD = ".tar"
 JPEG = (".jpg", ".jpeg")

@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 
 from data.crops import CropPlan, nothing_readable
 from data.image_sets import ImageSource
-from data.images import ImageError, to_float
 from data.resampling import cut, cut_all
+from sga.images import ImageError, to_float
 
 USABLE = 0.8
 """Share of the free memory that images may take: training needs some too."""

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from data.images import ImageError, image_size, pad, padded_size, read_image, to_float, unique_names
+from data.folders import unique_names
+from data.named_sets import images_of, sha256_of
 from data.samples import sample_paths
-from data.sets import images_of, sha256_of
-from lightning_modules.results import is_report, is_run
+from sga.images import ImageError, image_size, pad, padded_size, read_image, to_float
+from sga.runs.results import is_report, is_run
 
 SAMPLES = "samples"
 

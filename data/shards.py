@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from data.folders import find_images
 from data.image_sets import SHARD
-from data.images import ImageError, find_images, read_image
+from sga.images import ImageError, read_image
 
 CHUNK = 256
 """Images that are decoded ahead of the writing."""
@@ -101,8 +102,7 @@ def _error(path: Path) -> str:
 
 def main(args: list[str] | None = None) -> int:
     """Runs the command (``args``: of it, by default the process's); 1 where images were left out."""
-    import lightning_modules.startup  # noqa: F401
-    from lightning_modules.cli import errors_in_one_line
+    from sga.cli import errors_in_one_line
 
     parser = argparse.ArgumentParser(prog="python -m data.shards", description=__doc__)
     parser.add_argument("input", type=Path, metavar="DIR", help="folder of images, searched at any depth")

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data.crops import ContiguousSampler, CropPlan, RandomCrops
+from data.folders import unique_names
 from data.image_sets import Root, image_sets
-from data.images import ImageError, pad, read_image, to_float, unique_names
 from data.memory import CropsInMemory
-from data.sets import images_of
+from data.named_sets import images_of
 from data.workers import leave_signals_to_the_main_process
+from sga.images import ImageError, pad, read_image, to_float
 
 
 def no_image() -> tuple[Tensor, Tensor]:
@@ -76,9 +76,8 @@ class TrainingDataModule(pl.LightningDataModule):
         test_names: A name for each, good as a file's.
 
     Raises:
-        ValueError: A number is out of range.
+        ValueError: A number is out of range, or the folder that a command needs is not given.
         FileNotFoundError: A folder does not exist or holds no image.
-        MisconfigurationException: The folder that a command needs is not given.
     """
 
     def __init__(
@@ -113,12 +112,12 @@ class TrainingDataModule(pl.LightningDataModule):
         """Reads or lists the training images (``fit``), lists those of validation or test."""
         if stage == "fit":
             if self.root is None:
-                raise MisconfigurationException("fit needs training images: give their folder with --data.root")
+                raise ValueError("fit needs training images: give their folder with --data.root")
             plan = CropPlan(image_sets(self.root), self.crop_size, self.seed, self.min_scale)
             self.crops = CropsInMemory(plan, self._device, self._ranks_here) if self.in_memory else RandomCrops(plan)
         if stage == "test":
             if self.test is None:
-                raise MisconfigurationException("test needs images: give their folder with --data.test")
+                raise ValueError("test needs images: give their folder with --data.test")
             self.test_paths = images_of(self.test)
             self.test_names = unique_names(self.test_paths)
         elif self.valid:

@@ -9,7 +9,8 @@ from typing import Any
 from tensorboard.plugins.hparams import summary_v2 as hp  # its api module needs TensorFlow
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_modules.refinement_module import RefinementModule, method_name
+from lightning_modules.refinement_module import RefinementModule
+from sga.refinement.settings import method_name
 
 SETTINGS = (
     *("config", "method", "a", "temperature", "tau_max", "steps", "learning_rate", "learning_rate_z"),

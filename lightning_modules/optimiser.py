@@ -8,7 +8,7 @@ import torch
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
-from lightning_modules.codecs import Codec
+from sga.codecs import Codec
 
 
 def adam(codec: Codec, learning_rate: float, auxiliary_learning_rate: float) -> Adam:

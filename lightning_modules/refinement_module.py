@@ -7,7 +7,6 @@ import traceback
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import pytorch_lightning as pl
 import torch
@@ -15,24 +14,21 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from data.refinement_data import ImageFile, RefinementBatch
-from lightning_modules.bitstream import check_size
-from lightning_modules.codecs import Distortion
-from lightning_modules.codecs.checkpoint import EMBEDDED, load_codec
-from lightning_modules.coding import CodedImage, code_result
-from lightning_modules.landing import TargetedRefinement
-from lightning_modules.rate_distortion import Objective
-from lightning_modules.refinement_result import Progress, RefinementResult
-from lightning_modules.refiner import refine
-from lightning_modules.rounding import Rounding
-from lightning_modules.settings import RefinerSettings, Select
-from lightning_modules.targets import Target
-from lightning_modules.temperature import Constant, Schedule
-
-Precision = Literal["auto", "fp32", "bf16"]
-
+from sga.bitstream import check_size
+from sga.codecs import Distortion
+from sga.codecs.checkpoint import EMBEDDED, load_codec
+from sga.coding import CodedImage, code_result
+from sga.rate_distortion import Objective
+from sga.reach_target import TargetedRefinement
+from sga.refinement.refiner import refine
+from sga.refinement.result import Progress, RefinementResult
+from sga.refinement.rounding import Rounding
+from sga.refinement.schedules import Constant, Schedule
+from sga.refinement.settings import Precision, RefinerSettings, Select, method_name, step_dtype
+from sga.refinement.target import Target
 
 BatchListener = Callable[[Sequence[str], Progress], None]
-"""``listener(names, progress)``: a :data:`lightning_modules.refiner.Listener` that is told which images are meant."""
+"""``listener(names, progress)``: a :data:`sga.refinement.refiner.Listener` that is told which images are meant."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class RefinedImage:
         lmbda: Of the R-D loss of both.
         bpp_estimated: Bits a pixel by the densities.
         best_step: Steps after which the written latents were reached.
-        curves: ``[steps, len(CURVES)]``; see :data:`lightning_modules.refinement_result.CURVES`.
+        curves: ``[steps, len(CURVES)]``; see :data:`sga.refinement.result.CURVES`.
         evaluations: ``[n, len(EVALUATED)]``.
         evaluated_steps: Steps done before each of them.
         seconds: Of the refinement, without coding; of a batch, the image's share.
@@ -221,20 +217,3 @@ class RefinementModule(pl.LightningModule):
 
     def _targeted(self, settings: RefinerSettings) -> TargetedRefinement | None:
         return None if self.target is None else TargetedRefinement(self.loaded, self.objective, settings, self.target)
-
-
-def method_name(rounding: Rounding) -> str:
-    """``SigmoidScaledLogitRounding`` as ``sigmoid_scaled_logit``, for tables."""
-    name = type(rounding).__name__.removesuffix("Rounding")
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
-
-
-def step_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The arithmetic of a step; ``auto`` is bf16 where the device multiplies matrices in it."""
-    if precision != "auto":
-        return torch.bfloat16 if precision == "bf16" else torch.float32
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if fast else torch.float32

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lightning_modules.codecs import Codec, Distortion
-from lightning_modules.codecs.checkpoint import CheckpointError, codec_spec, coding_copy, load_weights, without_tables
-from lightning_modules.coding import code_photograph
 from lightning_modules.optimiser import adam, cosine
-from lightning_modules.rate_distortion import MS_SSIM_MIN_SIDE, Objective, RateDistortion, TruePixels, rate_distortion
-from lightning_modules.rounding import Noise, Rounding, UniformNoise, hard_round
+from sga.codecs import Codec, Distortion
+from sga.codecs.checkpoint import CheckpointError, codec_spec, coding_copy, load_weights, without_tables
+from sga.coding import code_photograph
+from sga.rate_distortion import MS_SSIM_MIN_SIDE, Objective, RateDistortion, TruePixels, rate_distortion
+from sga.refinement.rounding import Noise, Rounding, UniformNoise, hard_round
 
 Evaluation = dict[str, Any]
 

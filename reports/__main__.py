@@ -10,11 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
-import lightning_modules.startup  # noqa: F401  (before the project's other modules)
-from lightning_modules.cli import errors_in_one_line
 from reports.page import write_report
 from reports.runs import read_study
 from reports.section import Options
+from sga.cli import errors_in_one_line
 
 
 def main(arguments: list[str] | None = None) -> int:

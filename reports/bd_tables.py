@@ -7,14 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import lightning_modules.startup  # noqa: F401  (before the project's other modules)
-from lightning_modules.cli import errors_in_one_line
-from lightning_modules.results import NOT_AVAILABLE
 from reports.bd_rate import NAMES, Bd, pairs
 from reports.bootstrap import LEVEL, Interval
 from reports.points import Metric, study_curves
 from reports.runs import Study, read_study
 from reports.section import Options, Section, Table
+from sga.cli import errors_in_one_line
+from sga.runs.results import NOT_AVAILABLE
 
 
 def table(found: Sequence[Bd], metric: Metric) -> Table:

@@ -15,12 +15,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import yaml
 
-import lightning_modules.startup  # noqa: F401  (before the project's other modules)
-from lightning_modules.cli import errors_in_one_line
-from lightning_modules.codecs.checkpoint import CheckpointError, load_codec
-from lightning_modules.metrics import rd_loss
-from lightning_modules.published import ARCHITECTURES, published_point
-from lightning_modules.rate_distortion import Objective
+from sga.cli import errors_in_one_line
+from sga.codecs.checkpoint import CheckpointError, load_codec
+from sga.published import ARCHITECTURES, published_point
+from sga.quality import rd_loss
+from sga.rate_distortion import Objective
 
 FOUND = ("model", "distortion", "lambda", "images", "bpp", "PSNR dB", "MS-SSIM", "R-D loss")
 COLUMNS = (*FOUND, "R-D loss of the means", "published", "gap")

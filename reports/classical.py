@@ -26,13 +26,13 @@ from typing import Any
 from PIL import Image, features
 from torch import Tensor
 
-import lightning_modules.startup  # noqa: F401  (before the project's other modules)
-from data.images import ImageError, read_image
 from data.refinement_data import SAMPLES, ImageFile, RefinementDataModule
-from lightning_modules.cli import errors_in_one_line, fail
-from lightning_modules.metrics import ms_ssim, psnr_db
-from lightning_modules.results import IMAGES, write_atomically
 from reports.figures import write_csv
+from sga.cli import errors_in_one_line, fail
+from sga.files import write_atomically
+from sga.images import ImageError, read_image
+from sga.quality import ms_ssim, psnr_db
+from sga.runs.results import IMAGES
 
 INSTALL = "pip install -e .[reports]"
 

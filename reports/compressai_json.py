@@ -16,11 +16,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import lightning_modules.startup  # noqa: F401  (before the project's other modules)
-from lightning_modules.cli import errors_in_one_line
-from lightning_modules.results import write_atomically
 from reports.points import RateCurve, shared, study_curves
 from reports.runs import Study, read_study
+from sga.cli import errors_in_one_line
+from sga.files import write_atomically
 
 KINDS = {"base": "the encoder's latents", "method": "refined latents", "classical": "classical codec"}
 

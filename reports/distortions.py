@@ -16,18 +16,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from torch import Tensor
 
-import lightning_modules.startup  # noqa: F401  (before the project's other modules)
-from data.images import read_image
 from data.samples import sample_paths
-from lightning_modules.callbacks.images import side_by_side
-from lightning_modules.cli import errors_in_one_line
-from lightning_modules.codecs.checkpoint import LoadedCodec, load_codec
-from lightning_modules.coding import CodedImage
-from lightning_modules.landing import refine_photograph
-from lightning_modules.presets import preset
-from lightning_modules.rate_distortion import Objective
-from lightning_modules.results import format_psnr
-from lightning_modules.targets import Target
+from sga.cli import errors_in_one_line
+from sga.codecs.checkpoint import LoadedCodec, load_codec
+from sga.coding import CodedImage
+from sga.images import read_image
+from sga.photograph import refine_photograph
+from sga.pictures import side_by_side
+from sga.rate_distortion import Objective
+from sga.refinement.presets import preset
+from sga.refinement.target import Target
+from sga.runs.results import format_psnr
 
 
 def refined(loaded: LoadedCodec, image: Tensor, steps: int, target: Target | None = None) -> CodedImage:

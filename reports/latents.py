@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from data.images import to_float
-from lightning_modules.callbacks.latents import channel_of, draw_channel, telling_channel
 from reports.figures import PAGE, new_figure, save, style
-from reports.pictures import base_image, file_latents, most_different_image, refined_image, telling_runs
+from reports.photographs import base_image, file_latents, most_different_image, refined_image, telling_runs
 from reports.runs import Run, Study
 from reports.section import Drawing, Options, Section, file_name, section_of_groups
+from sga.images import to_float
+from sga.latent_channel import channel_of, draw_channel, telling_channel
 
 
 def draw_latents(run: Run, image: str, path: Path) -> list[Path]:

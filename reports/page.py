@@ -8,17 +8,18 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
-from lightning_modules.results import REPORT_PAGE, write_atomically
-from reports import bd_tables, crops, latents, optimisation, probabilities, rd_curves, tables
+from reports import bd_tables, latents, optimisation, probabilities, rd_curves, tables, zoomed
 from reports.runs import Study, method_names, relative
 from reports.section import Drawing, Options, Section
+from sga.files import write_atomically
+from sga.runs.results import REPORT_PAGE
 
 SECTIONS: list[Callable[[Study, Options], Section]] = [
     tables.section,
     rd_curves.section,
     bd_tables.section,
     optimisation.section,
-    crops.section,
+    zoomed.section,
     latents.section,
     probabilities.section,
 ]

@@ -26,11 +26,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lightning_modules.codecs.checkpoint import CheckpointError, load_codec
-from lightning_modules.published import ARCHITECTURES
-from lightning_modules.results import IMAGES
 from reports.classical import read_measurements
 from reports.runs import Run, Study, free_name, method_names
+from sga.codecs.checkpoint import CheckpointError, load_codec
+from sga.published import ARCHITECTURES
+from sga.runs.results import IMAGES
 
 CLASSICAL = "classical"
 """Folder of a study with the measurements of classical codecs."""

@@ -12,7 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lightning_modules.rounding import (
+from reports.figures import PAGE, legend_below, line, new_figure, save, style
+from reports.runs import Study
+from reports.section import Drawing, Options, Section
+from sga.refinement.rounding import (
     CLIP,
     AtanhRounding,
     CosineRounding,
@@ -24,9 +27,6 @@ from lightning_modules.rounding import (
     SigmoidScaledLogitThreeRounding,
     ThreeClassRounding,
 )
-from reports.figures import PAGE, legend_below, line, new_figure, save, style
-from reports.runs import Study
-from reports.section import Drawing, Options, Section
 
 METHODS: dict[str, tuple[RelaxedRounding, ...]] = {
     "atanh": (AtanhRounding(),),

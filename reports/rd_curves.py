@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from lightning_modules.published import POINTS
 from reports.bd_rate import NAMES, bd_rate
 from reports.figures import COLUMN, line, new_figure, save, style
 from reports.points import Floats, Metric, RateCurve, in_db, model, shared, study_curves
 from reports.runs import Study
 from reports.section import Drawing, Options, Section
+from sga.published import POINTS
 
 KODAK = frozenset(f"kodim{number:02d}" for number in range(1, 25))
 KODAK_PIXELS = 768 * 512

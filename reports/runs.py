@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lightning_modules.codecs.checkpoint import EMBEDDED, EMBEDDED_PATH
-from lightning_modules.results import CONFIG, ImageResult, is_run, names_with_results, read_result
-from lightning_modules.targets import Target
+from sga.codecs.checkpoint import EMBEDDED, EMBEDDED_PATH
+from sga.refinement.target import Target
+from sga.runs.results import CONFIG, ImageResult, is_run, names_with_results, read_result
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.results import NOT_AVAILABLE
 from reports.figures import write_csv
 from reports.runs import Run, Study, comparable
+from sga.runs.results import NOT_AVAILABLE
 
 
 @dataclass(frozen=True)

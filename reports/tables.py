@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lightning_modules.results import MEASURED, NOT_AVAILABLE
 from reports.bootstrap import LEVEL, draws, interval
 from reports.runs import Run, Study, comparable, method_names, shared_images, varied
 from reports.section import Options, Section, Table, file_name, over_images
+from sga.runs.results import MEASURED, NOT_AVAILABLE
 
 BASE = "base"
 OF_LOSSES = frozenset({"R-D loss", "change", "change %", "low %", "high %"})

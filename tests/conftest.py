@@ -10,10 +10,10 @@ import torch
 from skimage import data as samples
 from torch import Tensor, nn
 
-from data.images import read_image, write_image
 from data.samples import sample_paths
-from lightning_modules.codecs import Codec, ScaleHyperpriorCodec
-from lightning_modules.codecs.checkpoint import LoadedCodec, load_codec
+from sga.codecs import Codec, ScaleHyperpriorCodec
+from sga.codecs.checkpoint import LoadedCodec, load_codec
+from sga.images import read_image, write_image
 
 
 def random_codec(adapter: type[Codec]) -> Codec:

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 import codec as command
-from data.images import write_image
-from lightning_modules.adapting import adapt, fit
-from lightning_modules.bitstream import Bitstream, BitstreamError, decode_image, encode_image
-from lightning_modules.codecs import FactorisedPriorCodec, MeanScaleHyperpriorCodec, ScaleHyperpriorCodec
-from lightning_modules.codecs.adaptation import Adaptation
-from lightning_modules.codecs.base import Quantised
-from lightning_modules.codecs.checkpoint import LoadedCodec
-from lightning_modules.rounding import hard_round
+from sga.bitstream import Bitstream, BitstreamError, decode_image, encode_image
+from sga.codecs import FactorisedPriorCodec, MeanScaleHyperpriorCodec, ScaleHyperpriorCodec
+from sga.codecs.adaptation import Adaptation
+from sga.codecs.base import Quantised
+from sga.codecs.checkpoint import LoadedCodec
+from sga.images import write_image
+from sga.refinement.fit_prior import adapt, fit
+from sga.refinement.rounding import hard_round
 from tests.conftest import random_codec
 
 EXAMPLE = Adaptation(

@@ -11,12 +11,12 @@ from torch import Tensor
 
 import refine
 import train
-from data.images import read_image, write_image
-from lightning_modules.bitstream import decode_image
-from lightning_modules.codecs import Codec
-from lightning_modules.codecs.checkpoint import load_codec
-from lightning_modules.codecs.export import export_safetensors
-from lightning_modules.metrics import psnr_db
+from sga.bitstream import decode_image
+from sga.codecs import Codec
+from sga.codecs.checkpoint import load_codec
+from sga.codecs.export import export_safetensors
+from sga.images import read_image, write_image
+from sga.quality import psnr_db
 from tests.test_training import ROOT, arguments
 
 

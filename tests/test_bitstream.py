@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.images import pad, to_float
-from lightning_modules.bitstream import HEADER_BYTES, Bitstream, BitstreamError, decode_image, encode_image
-from lightning_modules.codecs import Quantised
-from lightning_modules.codecs.checkpoint import LoadedCodec
-from lightning_modules.rounding import hard_round
+from sga.bitstream import HEADER_BYTES, Bitstream, BitstreamError, decode_image, encode_image
+from sga.codecs import Quantised
+from sga.codecs.checkpoint import LoadedCodec
+from sga.images import pad, to_float
+from sga.refinement.rounding import hard_round
 
 STREAM = Bitstream(bytes(range(6)), 321, 481, [b"y string", b"z"])
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 import codec
-from data.images import read_image, write_image
-from lightning_modules.metrics import psnr_db
+from sga.images import read_image, write_image
+from sga.quality import psnr_db
 
 
 @pytest.fixture

@@ -8,24 +8,11 @@ from compressai.models import ScaleHyperprior
 from compressai.utils.eval_model.__main__ import load_checkpoint
 from torch import Tensor
 
-from data.images import pad, to_float
-from lightning_modules.codecs import (
-    Codec,
-    ContextModelCodec,
-    FactorisedPriorCodec,
-    MeanScaleHyperpriorCodec,
-    ScaleHyperpriorCodec,
-)
-from lightning_modules.codecs.checkpoint import (
-    EMBEDDED_PATH,
-    CheckpointError,
-    LoadedCodec,
-    load_codec,
-    load_weights,
-    model_hash,
-)
-from lightning_modules.codecs.export import export_compressai, export_safetensors
-from lightning_modules.rounding import hard_round
+from sga.codecs import Codec, ContextModelCodec, FactorisedPriorCodec, MeanScaleHyperpriorCodec, ScaleHyperpriorCodec
+from sga.codecs.checkpoint import EMBEDDED_PATH, CheckpointError, LoadedCodec, load_codec, load_weights, model_hash
+from sga.codecs.export import export_compressai, export_safetensors
+from sga.images import pad, to_float
+from sga.refinement.rounding import hard_round
 from tests.conftest import random_codec
 
 
@@ -124,7 +111,7 @@ def test_frozen_transforms_are_the_same_function(any_codec: Codec, dtype: torch.
 
 
 def test_frozen_forward_gdn_has_the_right_gradient(small_codec: ScaleHyperpriorCodec) -> None:
-    from lightning_modules.codecs.frozen import FrozenTransform
+    from sga.codecs.frozen import FrozenTransform
 
     x = image().requires_grad_()
     slow, quick = small_codec.net.g_a, FrozenTransform(small_codec.net.g_a, torch.float32)

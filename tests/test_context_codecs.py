@@ -9,11 +9,11 @@ import torch
 from compressai.layers import GDN
 from torch import Tensor, nn
 
-from lightning_modules.codecs import Cheng2020AnchorCodec, Cheng2020AttentionCodec, Codec, ContextModelCodec, Latents
-from lightning_modules.codecs.checkpoint import CheckpointError, load_codec, load_weights, model_hash
-from lightning_modules.codecs.context_model import REACH, independent_fronts
-from lightning_modules.codecs.export import export_compressai
-from lightning_modules.rounding import Noise, SigmoidScaledLogitRounding, UniformNoise, hard_round
+from sga.codecs import Cheng2020AnchorCodec, Cheng2020AttentionCodec, Codec, ContextModelCodec, Latents
+from sga.codecs.checkpoint import CheckpointError, load_codec, load_weights, model_hash
+from sga.codecs.context_model import REACH, independent_fronts
+from sga.codecs.export import export_compressai
+from sga.refinement.rounding import Noise, SigmoidScaledLogitRounding, UniformNoise, hard_round
 from tests.conftest import random_codec
 
 ADAPTERS = list(ContextModelCodec.adapters())

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 from data import memory
 from data.crops import BLOCK, ContiguousSampler, CropPlan, RandomCrops
 from data.image_sets import ImageSet, ImageSource
-from data.images import ImageError, to_float
 from data.memory import CropsInMemory, free_memory
 from data.resampling import Crop, cubic_weights, cut, cut_all
 from data.samples import sample_paths
+from sga.images import ImageError, to_float
 
 CPU = torch.device("cpu")
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 import refine
 from data import fetch
-from data.images import write_image
-from data.sets import SETS, NamedSet, images_of
+from data.named_sets import SETS, NamedSet, images_of
 from data.training_data import TrainingDataModule
+from sga.images import write_image
 
 QUIET = Progress(disable=True)
 IMAGES = {"a.png": b"first" * 50_000, "b.png": b"second" * 50_000}

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from data.images import ImageError, find_images, image_size, pad, read_image, to_float, to_uint8, unique_names, write_image
+from data.folders import find_images, unique_names
 from data.samples import sample_paths
+from sga.images import ImageError, image_size, pad, read_image, to_float, to_uint8, write_image
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16"])

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.metrics import BitsPerPixel, MsSsim, Psnr, ms_ssim, psnr_db
+from lightning_modules.callbacks.image_means import BitsPerPixel, MsSsim, Psnr
+from sga.quality import ms_ssim, psnr_db
 
 
 def test_psnr_is_of_eight_bit_pixels() -> None:

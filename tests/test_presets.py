@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import train
-from lightning_modules.codecs.checkpoint import load_codec
+from sga.codecs.checkpoint import load_codec
 
 CONFIGS = Path(__file__).parents[1] / "configs/train"
 CODECS = sorted(CONFIGS.glob("*.yaml"))

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from lightning_modules.codecs import Codec, ScaleHyperpriorCodec
-from lightning_modules.published import POINTS, published_point
-from lightning_modules.rate_distortion import Objective
+from sga.codecs import Codec, ScaleHyperpriorCodec
+from sga.published import POINTS, published_point
+from sga.rate_distortion import Objective
 
 
 def test_the_point_of_a_codec_at_a_lambda(small_codec: ScaleHyperpriorCodec) -> None:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.images import pad, to_float
-from lightning_modules.codecs import Bits
-from lightning_modules.rate_distortion import Objective, TruePixels, mean_squared_error, rate_distortion
+from sga.codecs import Bits
+from sga.images import pad, to_float
+from sga.rate_distortion import Objective, TruePixels, mean_squared_error, rate_distortion
 
 
 def test_lagrangian_is_the_convention_of_compressai() -> None:

@@ -13,14 +13,14 @@ import yaml
 from compressai.utils.plot.__main__ import parse_json_file
 from torch import Tensor
 
-from data.images import write_image
-from lightning_modules.codecs.checkpoint import EMBEDDED_PATH
-from lightning_modules.published import POINTS
-from lightning_modules.results import IMAGES, ImageResult, write_result
 from reports import bd_rate, bd_tables, classical, compressai_json, rd_curves
 from reports.points import Measured, RateCurve, RatePoint, shared, study_curves
 from reports.runs import read_study
 from reports.section import Options
+from sga.codecs.checkpoint import EMBEDDED_PATH
+from sga.images import write_image
+from sga.published import POINTS
+from sga.runs.results import IMAGES, ImageResult, write_result
 
 BPP = np.array([0.2, 0.35, 0.6, 0.9, 1.3])
 PSNR = np.array([28.0, 30.1, 32.5, 34.4, 36.2])
@@ -43,7 +43,7 @@ def write_run(
     """A run whose base is 0.1 bpp dearer, from bpp and PSNR of each image."""
     run = study / name
     (run / IMAGES).mkdir(parents=True)
-    rounding = {"class_path": "lightning_modules.rounding.CosineRounding"}
+    rounding = {"class_path": "sga.refinement.rounding.CosineRounding"}
     config = {"model": {"rounding": rounding, "checkpoint": str(CHECKPOINTS[trained]), "steps": steps, **model}, "seed": 0}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     for image, (bpp, psnr_db) in images.items():

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 import refine
-from data.images import pad, read_image, to_float, write_image
 from lightning_modules import refinement_module
-from lightning_modules.bitstream import decode_image
-from lightning_modules.codecs.checkpoint import EMBEDDED_PATH, LoadedCodec
-from lightning_modules.metrics import psnr_db
-from lightning_modules.rate_distortion import Objective
+from sga.bitstream import decode_image
+from sga.codecs.checkpoint import EMBEDDED_PATH, LoadedCodec
+from sga.images import pad, read_image, to_float, write_image
+from sga.quality import psnr_db
+from sga.rate_distortion import Objective
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs/refine").glob("*.yaml"))
@@ -239,7 +239,7 @@ def test_every_configuration_runs(config: Path, folder: Path, tmp_path: Path) ->
 
 
 def ramp(option: str, start: float, end: float) -> str:
-    setting = {"class_path": "lightning_modules.temperature.Ramp", "init_args": {"start": start, "end": end}}
+    setting = {"class_path": "sga.refinement.schedules.Ramp", "init_args": {"start": start, "end": end}}
     return f"--model.{option}={json.dumps(setting)}"
 
 

@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 import refine
-from lightning_modules import startup
+from lightning_modules import quiet
 
 CONFIGS = Path(__file__).parents[1] / "configs/refine"
 SGA = {"SgaTemperature": {"tau_max": 0.5, "rate": 1e-3, "t0": 700}}
 SGA_PLUS = {"SgaPlusTemperature": {"tau_max": 1.0, "rate": 1e-3}}
-ATANH = {"class_path": "lightning_modules.rounding.AtanhRounding"}
+ATANH = {"class_path": "sga.refinement.rounding.AtanhRounding"}
 PUBLISHED: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
     "sga": ({"AtanhRounding": None}, SGA, 5e-3),
     "linear": ({"LinearRounding": None}, SGA_PLUS, 5e-3),
@@ -112,7 +112,7 @@ def test_the_command_line_brings_no_warning(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "argv", ["refine.py", "--data.root=photographs", "--output=run", "--print_config"])
     with warnings.catch_warnings(record=True) as seen, pytest.raises(SystemExit) as stop:
         warnings.simplefilter("always", UserWarning)
-        importlib.reload(startup)  # pytest has put its own filters in place of the commands'
+        importlib.reload(quiet)  # pytest has put its own filters in place of the commands'
         refine.main()
     assert stop.value.code == 0
     assert [str(warning.message) for warning in seen if "args parameter" in str(warning.message)] == []

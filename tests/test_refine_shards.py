@@ -17,8 +17,8 @@ import pytest
 from torch import Tensor
 
 import refine
-from data.images import write_image
-from lightning_modules.results import IMAGES, MARK, ImageResult, print_table, summarise, write_result
+from sga.images import write_image
+from sga.runs.results import IMAGES, MARK, ImageResult, print_table, summarise, write_result
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["a", "b", "c", "d", "e"]

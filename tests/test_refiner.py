@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.images import pad, to_float
-from lightning_modules.codecs import Codec
-from lightning_modules.codecs.checkpoint import LoadedCodec
-from lightning_modules.coding import code_result
-from lightning_modules.rate_distortion import Objective
-from lightning_modules.refinement_result import CURVES, Progress, RefinementResult
-from lightning_modules.refiner import refine
-from lightning_modules.rounding import (
+from sga.codecs import Codec
+from sga.codecs.checkpoint import LoadedCodec
+from sga.coding import code_result
+from sga.images import pad, to_float
+from sga.rate_distortion import Objective
+from sga.refinement.refiner import refine
+from sga.refinement.result import CURVES, Progress, RefinementResult
+from sga.refinement.rounding import (
     AtanhRounding,
     CosineRounding,
     LinearRounding,
@@ -23,8 +23,8 @@ from lightning_modules.rounding import (
     UniformNoise,
     hard_round,
 )
-from lightning_modules.settings import RefinerSettings
-from lightning_modules.temperature import HoldThenCosine, ScaledTemperature
+from sga.refinement.schedules import HoldThenCosine, ScaledTemperature
+from sga.refinement.settings import RefinerSettings
 
 OBJECTIVE = Objective(0.013)
 SETTINGS = RefinerSettings(

@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data.images import pad, to_float
-from lightning_modules.codecs import Codec, Latents, MeanScaleHyperpriorCodec, ScaleHyperpriorCodec
-from lightning_modules.codecs.checkpoint import LoadedCodec
-from lightning_modules.presets import PRESETS, preset
-from lightning_modules.rate_distortion import Objective, TruePixels, mean_squared_error, ms_ssim, pixel_curvature, rate_distortion
-from lightning_modules.refiner import refine
-from lightning_modules.relaxation import Expectation, ExpectedRounding, Relaxation, relaxation
-from lightning_modules.rounding import DeterministicAnnealing, LinearRounding, Noise, SigmoidScaledLogitRounding, hard_round
-from lightning_modules.settings import RefinerSettings
-from lightning_modules.temperature import Constant, HoldThenCosine, Ramp, ScaledTemperature
+from sga.codecs import Codec, Latents, MeanScaleHyperpriorCodec, ScaleHyperpriorCodec
+from sga.codecs.checkpoint import LoadedCodec
+from sga.images import pad, to_float
+from sga.rate_distortion import Objective, TruePixels, mean_squared_error, ms_ssim, rate_distortion
+from sga.refinement.expectation import Expectation, ExpectedRounding, Relaxation, pixel_curvature, relaxation
+from sga.refinement.presets import PRESETS, preset
+from sga.refinement.refiner import refine
+from sga.refinement.rounding import DeterministicAnnealing, LinearRounding, Noise, SigmoidScaledLogitRounding, hard_round
+from sga.refinement.schedules import Constant, HoldThenCosine, Ramp, ScaledTemperature
+from sga.refinement.settings import RefinerSettings
 from tests.conftest import random_codec
 
 OBJECTIVE = Objective(0.013)

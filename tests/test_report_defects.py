@@ -13,15 +13,15 @@ import yaml
 
 from lightning_modules.hparams import SETTINGS, settings_row
 from lightning_modules.refinement_module import RefinementModule
-from lightning_modules.results import read_result, write_result
-from lightning_modules.rounding import AtanhRounding
-from lightning_modules.temperature import Constant
 from reports import compressai_json, optimisation, tables
 from reports.__main__ import main
-from reports.pictures import telling_runs
+from reports.photographs import telling_runs
 from reports.points import study_curves
 from reports.runs import comparable, method_names, read_study
 from reports.section import Options
+from sga.refinement.rounding import AtanhRounding
+from sga.refinement.schedules import Constant
+from sga.runs.results import read_result, write_result
 from tests.test_study_reports import RESULT, make_run
 
 

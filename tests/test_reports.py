@@ -9,12 +9,12 @@ from PIL import Image
 from torch import Tensor
 
 import refine
-from data.images import write_image
-from lightning_modules.codecs import ScaleHyperpriorCodec
-from lightning_modules.codecs.checkpoint import LoadedCodec
-from lightning_modules.codecs.export import export_safetensors
-from lightning_modules.targets import Target
 from reports import checkpoints, distortions
+from sga.codecs import ScaleHyperpriorCodec
+from sga.codecs.checkpoint import LoadedCodec
+from sga.codecs.export import export_safetensors
+from sga.images import write_image
+from sga.refinement.target import Target
 
 ROOT = Path(__file__).parents[1]
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lightning_modules.rounding import (
+from sga.refinement.rounding import (
     AtanhRounding,
     CosineRounding,
     CosineThreeRounding,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lightning_modules.rounding import (
+from sga.refinement.rounding import (
     AtanhRounding,
     CosineRounding,
     CosineThreeRounding,

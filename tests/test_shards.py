@@ -10,9 +10,9 @@ import torch
 from data import shards
 from data.crops import CropPlan, RandomCrops
 from data.image_sets import ImageSet, image_sets, list_images
-from data.images import ImageError
 from data.memory import CropsInMemory
 from data.samples import sample_paths
+from sga.images import ImageError
 
 
 @pytest.fixture

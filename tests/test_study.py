@@ -12,9 +12,9 @@ from tensorboard.plugins.hparams import metadata
 from torch import Tensor
 
 import refine
-from data.images import write_image
-from lightning_modules.callbacks.curves import ImageCurves
-from reports import study
+import study
+from lightning_modules.callbacks.refinement_curves import ImageCurves
+from sga.images import write_image
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted((ROOT / "configs/studies").glob("*.yaml"))
@@ -182,7 +182,7 @@ def test_the_studies_that_ship_are_sound_and_their_comments_say_the_work(path: P
     plan = study.read_plan(path, tmp_path, str(folder))
     steps = sum(run.steps for run in plan)
     assert f"# Work: {len(plan)} runs, {steps} steps an image (Kodak: {24 * steps} image-steps)." in path.read_text()
-    assert f"# python -m reports.study --config configs/studies/{path.name} " in path.read_text()
+    assert f"# python -m study --config configs/studies/{path.name} " in path.read_text()
 
 
 def test_the_curve_of_an_image_grows_while_it_is_refined(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

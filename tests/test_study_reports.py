@@ -15,23 +15,23 @@ import yaml
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from data.images import pad, read_image, to_float, write_image
 from data.refinement_data import ImageFile
-from lightning_modules.bitstream import decode_latents
-from lightning_modules.codecs import ScaleHyperpriorCodec
-from lightning_modules.codecs.checkpoint import EMBEDDED, EMBEDDED_PATH, LoadedCodec, load_codec
-from lightning_modules.codecs.export import export_safetensors
-from lightning_modules.coding import code_image
-from lightning_modules.rate_distortion import Objective
-from lightning_modules.results import ImageResult, write_result
-from lightning_modules.rounding import RelaxedRounding, hard_round
 from reports.__main__ import main
-from reports.crops import place
 from reports.curves import curves
 from reports.optimisation import mean_curves
 from reports.probabilities import METHODS, probabilities
 from reports.runs import comparable, read_run, read_study, shared_images
 from reports.tables import Comparison, change, means_table, setting_tables
+from reports.zoomed import place
+from sga.bitstream import decode_latents
+from sga.codecs import ScaleHyperpriorCodec
+from sga.codecs.checkpoint import EMBEDDED, EMBEDDED_PATH, LoadedCodec, load_codec
+from sga.codecs.export import export_safetensors
+from sga.coding import code_image
+from sga.images import pad, read_image, to_float, write_image
+from sga.rate_distortion import Objective
+from sga.refinement.rounding import RelaxedRounding, hard_round
+from sga.runs.results import ImageResult, write_result
 from tests.conftest import random_codec
 
 RESULT = ImageResult("a", 64, 64, "atanh", 10, 0.013, "mse", 1.0, 30.0, None, 2.0, 1.1, 31.0, None, 1.8, 1.1, 10, 3.0)
@@ -42,7 +42,7 @@ def make_run(folder: Path, losses: dict[str, float], curves: bool = False, **mod
     rounding = model.pop("rounding", "Atanh")
     config = {
         "model": {
-            "rounding": {"class_path": f"lightning_modules.rounding.{rounding}Rounding", "init_args": model.pop("init_args", {})},
+            "rounding": {"class_path": f"sga.refinement.rounding.{rounding}Rounding", "init_args": model.pop("init_args", {})},
             "checkpoint": "embedded",
             "steps": 10,
             "learning_rate": 0.005,

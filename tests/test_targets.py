@@ -13,18 +13,19 @@ from torch import Tensor
 
 import codec
 import refine
-from data.images import read_image, to_float, write_image
-from lightning_modules.codecs.checkpoint import LoadedCodec, load_codec
-from lightning_modules.coding import code_image
-from lightning_modules.landing import TargetedRefinement, extra_steps, refine_photograph
-from lightning_modules.metrics import psnr_db
-from lightning_modules.presets import preset
-from lightning_modules.rate_distortion import Objective, RateDistortion
-from lightning_modules.rounding import hard_round
-from lightning_modules.settings import RefinerSettings
-from lightning_modules.targets import LIMIT, FileSize, LambdaController, Target
 from reports.curves import curves
 from reports.runs import read_run
+from sga.codecs.checkpoint import LoadedCodec, load_codec
+from sga.coding import code_image
+from sga.images import read_image, to_float, write_image
+from sga.photograph import refine_photograph
+from sga.quality import psnr_db
+from sga.rate_distortion import Objective, RateDistortion
+from sga.reach_target import TargetedRefinement, extra_steps
+from sga.refinement.presets import preset
+from sga.refinement.rounding import hard_round
+from sga.refinement.settings import RefinerSettings
+from sga.refinement.target import LIMIT, FileSize, LambdaController, Target
 
 ROOT = Path(__file__).parents[1]
 OBJECTIVE = Objective(0.013)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lightning_modules.temperature import (
+from sga.refinement.schedules import (
     Constant,
     HoldThenCosine,
     ScaledSgaTemperature,

@@ -10,12 +10,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from data.images import read_image
-from lightning_modules.bitstream import decode_image
-from lightning_modules.codecs import ScaleHyperpriorCodec
-from lightning_modules.codecs.checkpoint import coding_copy, load_codec
-from lightning_modules.metrics import ms_ssim, psnr_db, rd_loss
-from lightning_modules.rate_distortion import Objective
+from sga.bitstream import decode_image
+from sga.codecs import ScaleHyperpriorCodec
+from sga.codecs.checkpoint import coding_copy, load_codec
+from sga.images import read_image
+from sga.quality import ms_ssim, psnr_db, rd_loss
+from sga.rate_distortion import Objective
 from tests.test_training import arguments, weights
 
 OBJECTIVE = Objective(0.013)

@@ -8,13 +8,13 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from data.images import read_image, write_image
 from data.samples import sample_paths
 from data.training_data import TrainingDataModule
-from lightning_modules.callbacks.metrics import ValidationMetrics
-from lightning_modules.codecs import ScaleHyperpriorCodec
-from lightning_modules.codecs.checkpoint import load_codec
+from lightning_modules.callbacks.validation_metrics import ValidationMetrics
 from lightning_modules.training_module import TrainingDiverged, TrainingModule
+from sga.codecs import ScaleHyperpriorCodec
+from sga.codecs.checkpoint import load_codec
+from sga.images import read_image, write_image
 
 ROOT = Path(__file__).parents[1]
 STEPS = 6

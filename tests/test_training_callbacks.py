@@ -16,11 +16,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 import train
-from data.images import pad, to_float
-from lightning_modules.callbacks.latents import latent_panels, telling_channel
-from lightning_modules.callbacks.metrics import ValidationMetrics
-from lightning_modules.codecs import Codec, FactorisedPriorCodec, MeanScaleHyperpriorCodec, Prior, Quantised, ScaleHyperpriorCodec
+from lightning_modules.callbacks.validation_metrics import ValidationMetrics
 from lightning_modules.training_module import TrainingModule
+from sga.codecs import Codec, FactorisedPriorCodec, MeanScaleHyperpriorCodec, Prior, Quantised, ScaleHyperpriorCodec
+from sga.images import pad, to_float
+from sga.latent_channel import latent_panels, telling_channel
 from tests.conftest import random_codec
 from tests.test_training import arguments
 

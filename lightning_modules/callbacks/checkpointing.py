@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Mapping
@@ -12,8 +13,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from lightning_modules.codecs.checkpoint import CheckpointError
+from sga.codecs.checkpoint import CheckpointError
 
 NOTHING, SAVE = 0, 1
 WISHES = {signal.SIGINT: 2, signal.SIGTERM: 3, signal.SIGUSR1: 4}
@@ -131,6 +133,18 @@ class LastCheckpoint(Checkpoint):
                 logger.save()
             self._unnamed.replace(self.path)
         self._is_unnamed = False
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a Lightning checkpoint beside its place and moves it there: a killed process leaves the previous one whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.partial")
+        super().save_checkpoint(checkpoint, temporary, storage_options)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # or a power cut leaves an empty file under the name
+        temporary.replace(path)
 
 
 def read_training(checkpoint: Path) -> Mapping[str, Any]:

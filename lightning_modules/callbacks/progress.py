@@ -11,7 +11,7 @@ from rich import progress as bars
 
 from data.refinement_data import RefinementBatch
 from lightning_modules.refinement_module import RefinedImage, RefinementModule
-from lightning_modules.refinement_result import Progress
+from sga.refinement.result import Progress
 
 
 class RefinementProgress(pl.Callback):

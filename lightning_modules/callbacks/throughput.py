@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from lightning_modules.callbacks.images import curve_step
+from lightning_modules.callbacks.reconstructions import curve_step
 
 
 class Throughput(pl.Callback):

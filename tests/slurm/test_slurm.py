@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.images import read_image, write_image
 from data.samples import sample_paths
+from sga.images import read_image, write_image
 from tests.test_training import weights
 
 pytestmark = pytest.mark.slurm

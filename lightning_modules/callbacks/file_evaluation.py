@@ -1,0 +1,90 @@
+"""Writes what ``train.py test`` codes: files, numbers, and their means in TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from lightning_modules.training_module import TrainingModule
+from sga.coding import CodedImage
+from sga.files import write_atomically
+from sga.published import published_point
+from sga.quality import rd_loss
+from sga.runs.evaluation import Evaluation, FileResult, print_evaluation, write_evaluation
+
+BITSTREAMS = "bitstreams"
+
+
+class FileEvaluation(pl.Callback):
+    """Writes ``bitstreams/NAME.bin`` as they come, at the end ``results.csv``, ``summary.json``, a table and ``test/*`` scalars.
+
+    The first rank writes what all have found. The data module has the names of all images in ``test_names``; rank r of n tests
+    those numbered r, r + n, r + 2 n and so on.
+
+    Args:
+        output: Folder of the test.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.output = Path(output)
+        self.step = 0
+        self.failed: list[str] = []
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Mapping[str, Any]) -> None:
+        self.step = int(checkpoint["global_step"])
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.names: list[str] = trainer.datamodule.test_names  # type: ignore[attr-defined]
+        self.results: dict[str, FileResult] = {}
+        (self.output / BITSTREAMS).mkdir(parents=True, exist_ok=True)
+        if trainer.is_global_zero:
+            for old in (*(self.output / BITSTREAMS).glob("*.bin"), *self.output.glob("*.csv"), *self.output.glob("*.json")):
+                old.unlink()  # of another test, perhaps of other images
+        trainer.strategy.barrier()
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        if outputs is None:
+            return
+        coded: CodedImage = outputs["coded"]
+        name = self.names[trainer.global_rank :: trainer.world_size][batch_idx]
+        write_atomically(self.output / BITSTREAMS / f"{name}.bin", coded.file)
+        self.results[name] = FileResult(
+            image=name,
+            height=coded.image.shape[-2],
+            width=coded.image.shape[-1],
+            bpp=coded.bpp,
+            bpp_estimated=outputs["bpp_estimated"],
+            psnr_db=coded.psnr_db,
+            ms_ssim=coded.ms_ssim,
+            rd_loss=rd_loss(pl_module.objective, coded.bpp, coded.psnr_db, coded.ms_ssim),
+        )
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        gathered = [self.results]
+        if trainer.world_size > 1:
+            gathered = [{} for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(gathered, self.results)
+        if not trainer.is_global_zero:
+            return
+        results = {name: result for part in gathered for name, result in part.items()}
+        point = published_point(pl_module.codec, pl_module.objective)
+        ordered = [results[name] for name in self.names if name in results]
+        self.failed = [name for name in self.names if name not in results]
+        if not ordered:
+            return
+        evaluation = Evaluation(ordered, pl_module.objective, point)
+        write_evaluation(evaluation, self.output, {"checkpoint": str(trainer.ckpt_path), "step": self.step})
+        print_evaluation(evaluation)
+        print(f"files and numbers: {self.output}")
+        means = {**evaluation.means(), "rd_loss_of_means": evaluation.rd_loss_of_means()}
+        for logger in trainer.loggers:
+            logger.log_metrics({f"test/{name}": value for name, value in means.items() if value is not None}, self.step)
+            logger.save()

@@ -1,0 +1,123 @@
+"""Writes what a refinement found, image by image, as soon as it is found."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_warn
+
+from data.refinement_data import RefinementBatch
+from lightning_modules.refinement_module import RefinedImage, RefinementModule
+from sga.bitstream import MAX_OVERHEAD_BYTES
+from sga.files import write_atomically
+from sga.images import write_image
+from sga.refinement.settings import step_dtype
+from sga.runs.results import BASE_BITSTREAMS, BITSTREAMS, FAILURES, IMAGES, RECONSTRUCTIONS, ImageResult, write_result
+
+TOLERATED_GAP = 0.01
+"""Coded and estimated bits may differ by so much before a warning."""
+
+
+class ResultWriter(pl.Callback):
+    """Writes ``bitstreams/``, ``bitstreams_base/``, ``reconstructions/`` and, last, ``images/NAME.json``.
+
+    What failed is in ``failures/NAME.txt``.
+
+    Args:
+        output: Folder of the run.
+        fingerprint: Of the settings; stored with each image.
+    """
+
+    def __init__(self, output: Path, fingerprint: str) -> None:
+        self.output = Path(output)
+        self.fingerprint = fingerprint
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for folder in (BITSTREAMS, BASE_BITSTREAMS, RECONSTRUCTIONS, IMAGES, FAILURES):
+            (self.output / folder).mkdir(parents=True, exist_ok=True)
+
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
+    ) -> None:
+        assert isinstance(pl_module, RefinementModule)
+        assert isinstance(batch, RefinementBatch)
+        images: Sequence[RefinedImage] = outputs
+        for image in images:
+            try:
+                self._write(image, pl_module)
+            except OSError as error:
+                pl_module.failures[image.name] = f"cannot be written: {error}"
+        for name in (*batch.failures, *(file.name for file in batch.files)):
+            if name in pl_module.failures:
+                with contextlib.suppress(OSError):  # where nothing can be written, the end of the job still says it
+                    write_atomically(self.output / FAILURES / f"{name}.txt", pl_module.failures[name].encode())
+
+    def _write(self, image: RefinedImage, module: RefinementModule) -> None:
+        for folder, content in ((BITSTREAMS, image.refined.file), (BASE_BITSTREAMS, image.base.file)):
+            target = self.output / folder / f"{image.name}.bin"
+            write_atomically(target, content)
+            if target.read_bytes() != content:
+                raise OSError(f"{target} does not hold what was written")
+        write_image(image.refined.image, self.output / RECONSTRUCTIONS / f"{image.name}.png")
+        result = image_result(image, module)
+        pixels = result.height * result.width
+        payload_bpp = 8 * (len(image.refined.file) - MAX_OVERHEAD_BYTES) / pixels
+        # Under 1000 bytes the coder's own flush is more than the tolerance.
+        if len(image.refined.file) > 1000 and abs(payload_bpp / result.bpp_estimated - 1) > TOLERATED_GAP:
+            rank_zero_warn(f"{image.name}: {payload_bpp:.4f} coded bits a pixel, {result.bpp_estimated:.4f} estimated")
+        arithmetic = str(step_dtype(module.precision, module.device)).removeprefix("torch.")
+        identity = {
+            "fingerprint": self.fingerprint,
+            "source": image.source,
+            "model_hash": module.loaded.model_hash.hex(),
+            "steps_in": arithmetic,
+        }
+        write_result(self.output, result, identity)
+        (self.output / FAILURES / f"{image.name}.txt").unlink(missing_ok=True)
+
+
+class EndOnSigterm(pl.Callback):
+    """SIGTERM ends a refinement at once with exit code 143: what is finished is in files, whole.
+
+    Lightning's own handler would go on to the end of the job.
+    """
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        def end(signum: int, frame: FrameType | None) -> None:
+            launcher = trainer.strategy.launcher
+            if launcher is not None:  # the processes that this one has started
+                launcher.kill(signum)
+            raise SystemExit(128 + signum)
+
+        signal.signal(signal.SIGTERM, end)
+
+
+def image_result(image: RefinedImage, module: RefinementModule) -> ImageResult:
+    """The row of an image."""
+    base, refined = image.base, image.refined
+    return ImageResult(
+        image=image.name,
+        height=image.original.shape[-2],
+        width=image.original.shape[-1],
+        method=module.method,
+        steps=module.settings.steps,
+        lmbda=image.lmbda,
+        distortion=module.objective.distortion,
+        bpp_base=base.bpp,
+        psnr_db_base=base.psnr_db,
+        ms_ssim_base=base.ms_ssim,
+        rd_loss_base=base.rd_loss,
+        bpp=refined.bpp,
+        psnr_db=refined.psnr_db,
+        ms_ssim=refined.ms_ssim,
+        rd_loss=refined.rd_loss,
+        bpp_estimated=image.bpp_estimated,
+        best_step=image.best_step,
+        seconds=image.seconds,
+    )

@@ -1,0 +1,53 @@
+"""R-D loss, PSNR, MS-SSIM and bpp of the validation images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+from torchmetrics import MeanMetric, Metric, MetricCollection
+
+from lightning_modules.callbacks.image_means import BitsPerPixel, MsSsim, Psnr
+from lightning_modules.training_module import TrainingModule
+from sga.images import to_uint8
+from sga.quality import rd_loss
+
+
+class ValidationMetrics(pl.Callback):
+    """Logs means over all validation images, hard-rounded, whatever share of them a rank has.
+
+    ``valid/rd_loss`` is what checkpoints and schedulers look at, on every rank the same number; ``valid/bpp`` (estimated bits),
+    ``valid/psnr_db`` and ``valid/ms_ssim`` are of 8-bit images. ``valid/rd_loss_of_means`` is the Lagrangian of the mean bpp and
+    the mean PSNR (or MS-SSIM), to compare with published points, which are such means. Where no image is large enough for an
+    MS-SSIM there is none.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        metrics: dict[str, Metric | MetricCollection] = {"psnr_db": Psnr(), "ms_ssim": MsSsim(), "bpp": BitsPerPixel()}
+        self.of_pixels = MetricCollection(metrics, compute_groups=False)
+        # A loss that is not finite must show, not be left out.
+        self.rd_loss = MeanMetric(nan_strategy="disable")
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.of_pixels.to(pl_module.device).reset()
+        self.rd_loss.to(pl_module.device).reset()
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any, **__: Any) -> None:
+        assert isinstance(outputs, Mapping)
+        for x, x_hat, bits, loss in zip(outputs["x"], outputs["x_hat"], outputs["bits"], outputs["rd_loss"], strict=True):
+            self.of_pixels.update(to_uint8(x), to_uint8(x_hat), bits)
+            self.rd_loss.update(loss)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        means = {name: float(value) for name, value in self.of_pixels.compute().items()}
+        if math.isnan(means["ms_ssim"]):
+            del means["ms_ssim"]
+        of_means = rd_loss(pl_module.objective, means["bpp"], means["psnr_db"], means.get("ms_ssim"))
+        if of_means is not None:
+            means["rd_loss_of_means"] = of_means
+        means["rd_loss"] = float(self.rd_loss.compute())
+        # Computed over all ranks already; a second mean over equal numbers only keeps Lightning from warning.
+        pl_module.log_dict({f"valid/{name}": value for name, value in means.items()}, sync_dist=True)

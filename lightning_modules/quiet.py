@@ -1,0 +1,35 @@
+"""Quiet libraries.
+
+Every command imports it before the project's other modules: some libraries that those import warn at their import.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+MESSAGES = (
+    r".*torch\.jit\.script.*",
+    r".*isinstance\(treespec, LeafSpec\).*",
+    r".*does not have many workers.*",
+    r".*The `srun` command is available.*",  # the commands check the launch themselves
+    # Crops are numbered over the whole run and the sampler starts where the run stood.
+    r".*your dataloader is not resumable.*",
+    r".*is not supported by the model summary.*",
+    r".*Total length of `list` across ranks is zero.*",
+    r".*but have passed in a `LightningDataModule`.*",
+    r".*args parameter is intended to run from within Python.*",  # the commands hand their own arguments on
+)
+
+for message in MESSAGES:
+    warnings.filterwarnings("ignore", message=message)
+
+
+class _WithoutTips(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        # Lightning says the latter also where nothing is read.
+        return not any(text in record.getMessage() for text in ("Tip:", "`weights_only` was not set"))
+
+
+for name in ("utilities.rank_zero", "trainer.trainer", "trainer.connectors.checkpoint_connector"):
+    logging.getLogger(f"pytorch_lightning.{name}").addFilter(_WithoutTips())

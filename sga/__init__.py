@@ -1,0 +1,1 @@
+"""Refines the latents of neural image codecs into bitstreams that decode."""

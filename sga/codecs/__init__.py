@@ -1,0 +1,31 @@
+"""Adapters of CompressAI's models, and their checkpoints."""
+
+import warnings
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", category=FutureWarning)  # its import warns of what torch will drop
+    import compressai.models  # noqa: F401
+
+from sga.codecs.base import Bits, Codec, Distortion, Latents, Prior, Quantise, Quantised
+from sga.codecs.cheng2020_anchor import Cheng2020AnchorCodec
+from sga.codecs.cheng2020_attention import Cheng2020AttentionCodec
+from sga.codecs.context_model import ContextModelCodec
+from sga.codecs.factorised_prior import FactorisedPriorCodec
+from sga.codecs.mean_scale_hyperprior import MeanScaleHyperpriorCodec
+from sga.codecs.scale_hyperprior import ScaleHyperpriorCodec
+
+__all__ = [
+    "Bits",
+    "Cheng2020AnchorCodec",
+    "Cheng2020AttentionCodec",
+    "Codec",
+    "ContextModelCodec",
+    "Distortion",
+    "FactorisedPriorCodec",
+    "Latents",
+    "MeanScaleHyperpriorCodec",
+    "Prior",
+    "Quantise",
+    "Quantised",
+    "ScaleHyperpriorCodec",
+]

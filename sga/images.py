@@ -1,0 +1,99 @@
+"""Image files to tensors and back."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor
+
+LOSSLESS = (".png", ".bmp", ".ppm", ".tif", ".tiff")
+"""Endings of pictures that keep every pixel as it is."""
+
+
+class ImageError(ValueError):
+    """A file that cannot be read as an image; its message names the file."""
+
+
+def read_image(path: Path, content: bytes | None = None) -> Tensor:
+    """The picture as a person sees it: RGB, EXIF orientation applied, alpha dropped. uint8 ``[3, H, W]``.
+
+    Args:
+        path: The file.
+        content: Its bytes, where it is part of another file; ``path`` is then its name in errors.
+
+    Raises:
+        ImageError: The file is missing, damaged or no image.
+    """
+    try:
+        with Image.open(path if content is None else io.BytesIO(content)) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode[0] in "IF":  # Pillow's convert would clip these at 255
+                values = np.asarray(image, dtype=np.float64)
+                scale = 255 / _peak(image.mode, values.max(initial=0))
+                image = Image.fromarray(np.clip(values * scale + 0.5, 0, 255).astype(np.uint8))
+            pixels = np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"cannot read {path} as an image: {error}") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def image_size(path: Path, content: bytes | None = None) -> tuple[int, int]:
+    """Height and width of the picture that :func:`read_image` returns for the same arguments, from the file's header alone.
+
+    Raises:
+        ImageError: The file is missing, damaged or no image.
+    """
+    try:
+        with Image.open(path if content is None else io.BytesIO(content)) as file:
+            if file.format == "TIFF":  # Pillow turns its size by itself, in some versions
+                height, width = read_image(path, content).shape[-2:]
+                return height, width
+            width, height = file.size
+            turned = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientations that swap the sides
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"cannot read {path} as an image: {error}") from error
+    return (width, height) if turned else (height, width)
+
+
+def _peak(mode: str, largest: float) -> float:
+    """White of a deep gray image: 65535 for 16 bits; for 32 bits and floats, which say nothing, by the largest value."""
+    if mode.startswith("I;16"):
+        return 65535
+    return 1 if mode == "F" and largest <= 1 else 255 if largest <= 255 else 65535
+
+
+def write_image(image: Tensor, path: Path) -> None:
+    """Writes a uint8 ``[3, H, W]`` image as PNG (or what the ending of ``path`` says)."""
+    Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(path)
+
+
+def to_float(image: Tensor) -> Tensor:
+    """uint8 pixels as fp32 in [0, 1]."""
+    return image.float() / 255
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Real-valued pixels as the 8-bit image that a viewer gets: clamped to [0, 1], rounded to 1/255."""
+    return x.clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def padded_size(height: int, width: int, stride: int) -> tuple[int, int]:
+    """The sides, rounded up to multiples of ``stride``."""
+    return -(-height // stride) * stride, -(-width // stride) * stride
+
+
+def pad(x: Tensor, stride: int) -> Tensor:
+    """``x`` ``[..., C, H, W]``, floating point, with its last row and column repeated up to multiples of ``stride``.
+
+    Repeating the edge adds no edge, so padding costs few bits.
+    """
+    height, width = x.shape[-2:]
+    padded_height, padded_width = padded_size(height, width, stride)
+    batch = x.reshape(-1, *x.shape[-3:])
+    padded = F.pad(batch, (0, padded_width - width, 0, padded_height - height), mode="replicate")
+    return padded.reshape(*x.shape[:-2], padded_height, padded_width)

@@ -1,0 +1,69 @@
+"""Pictures side by side, each under its caption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from sga.bitstream import decode_image
+from sga.codecs.checkpoint import LoadedCodec
+from sga.images import read_image
+from sga.runs.results import BASE_BITSTREAMS, BITSTREAMS, ImageResult, format_psnr
+
+MARGIN = 8
+CAPTION_HEIGHT = 30
+
+
+def side_by_side(panels: Mapping[str, Tensor], path: Path) -> None:
+    """Writes images beside one another, each under its caption.
+
+    Args:
+        panels: Captions and uint8 images ``[3, H, W]`` of one size.
+        path: A PNG file.
+    """
+    captioned(panels).save(path)
+
+
+def draw_comparison(loaded: LoadedCodec, original: Path, output: Path, result: ImageResult) -> Path:
+    """Draws an image of a refinement from its files: original, base and refined, with bpp and PSNR.
+
+    Args:
+        loaded: The codec of the refinement.
+        original: File of the image.
+        output: Folder of the run.
+        result: Of the image.
+
+    Returns:
+        The picture, ``comparison.png`` in ``output``.
+    """
+    panels = {"original": read_image(original)}
+    for caption, folder, bpp, psnr_db in (
+        ("base", BASE_BITSTREAMS, result.bpp_base, result.psnr_db_base),
+        ("refined", BITSTREAMS, result.bpp, result.psnr_db),
+    ):
+        decoded = decode_image(loaded, (output / folder / f"{result.image}.bin").read_bytes())
+        panels[f"{caption}: {bpp:.4f} bpp, {format_psnr(psnr_db)}"] = decoded
+    path = output / "comparison.png"
+    side_by_side(panels, path)
+    return path
+
+
+def captioned(panels: Mapping[str, Tensor]) -> Image.Image:
+    """Images ``[3, H, W]`` (uint8, of one size) beside one another, each under its caption."""
+    images = [Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())) for image in panels.values()]
+    width, height = images[0].size
+    canvas = Image.new("RGB", (len(images) * (width + MARGIN) + MARGIN, height + CAPTION_HEIGHT + MARGIN), "white")
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=16)
+    longest = max(draw.textlength(caption, font) for caption in panels)
+    if longest > width:  # a caption stays over its picture
+        font = ImageFont.load_default(size=max(8, 16 * width / longest))
+    for column, (caption, image) in enumerate(zip(panels, images, strict=True)):
+        left = MARGIN + column * (width + MARGIN)
+        canvas.paste(image, (left, CAPTION_HEIGHT))
+        draw.text((left, 6), caption, fill="black", font=font)
+    return canvas

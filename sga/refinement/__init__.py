@@ -1,0 +1,1 @@
+"""Refinement of latents: plain torch; it knows no file."""

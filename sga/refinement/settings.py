@@ -1,0 +1,90 @@
+"""How latents are optimised: what the files of ``configs/refine`` say."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from sga.refinement.rounding import Rounding
+from sga.refinement.schedules import Constant, Schedule
+
+Precision = Literal["auto", "fp32", "bf16"]
+"""Arithmetic of the synthesis in a step; see :func:`step_dtype`."""
+
+Select = Literal["best", "last"]
+"""Which latents a refinement ends with; see :class:`RefinerSettings`."""
+
+
+@dataclass(frozen=True)
+class RefinerSettings:
+    """How latents are optimised.
+
+    Attributes:
+        rounding: The relaxation.
+        temperature: tau at each step.
+        steps: Adam steps; 0 leaves the latents as the encoder made them.
+        adapt_prior: Let the file tell the decoder about the prior where that pays; see
+            :class:`sga.codecs.adaptation.Adaptation`. It is found anew at each hard evaluation.
+        learning_rate: Of y.
+        learning_rate_z: Of z; by default that of y.
+        learning_rate_factor: Multiplies both rates at each step.
+        betas: Of Adam.
+        evaluate_every: Steps between two hard evaluations.
+        select: ``best``: the best of the hard evaluations, the unrefined latents among them; ``last``: the last latents, as
+            the papers do.
+        dtype: Arithmetic of the synthesis in a step; evaluations are in fp32.
+
+    Raises:
+        ValueError: A number is out of range; it has the name that it has in the files of ``configs/refine``.
+    """
+
+    rounding: Rounding
+    temperature: Schedule
+    steps: int = 500
+    adapt_prior: bool = False
+    learning_rate: float = 5e-3
+    learning_rate_z: float | None = None
+    learning_rate_factor: Schedule = Constant()  # noqa: RUF009  (immutable)
+    betas: tuple[float, float] = (0.9, 0.999)
+    evaluate_every: int = 50
+    select: Select = "best"
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.evaluate_every < 1:
+            raise ValueError("model.steps must be at least 0 and model.evaluate_every at least 1")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"model.learning_rate must be above 0, not {self.learning_rate}")
+        if self.learning_rate_z is not None and not 0 < self.learning_rate_z < math.inf:
+            raise ValueError(f"model.learning_rate_z must be above 0, not {self.learning_rate_z}")
+        for name, schedule in {"temperature": self.temperature, "learning_rate_factor": self.learning_rate_factor}.items():
+            for step in (0, self.steps - 1) if self.steps else ():
+                if not (value := schedule(step, self.steps)) > 0:
+                    raise ValueError(f"model.{name} must be above 0 at every step, and is {value:g} at step {step}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError("model.betas must be at least 0 and below 1")
+
+    @property
+    def learning_rates(self) -> tuple[float, float]:
+        """Of y and of z."""
+        return self.learning_rate, self.learning_rate if self.learning_rate_z is None else self.learning_rate_z
+
+
+def method_name(rounding: Rounding) -> str:
+    """``SigmoidScaledLogitRounding`` as ``sigmoid_scaled_logit``, for tables."""
+    name = type(rounding).__name__.removesuffix("Rounding")
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
+
+
+def step_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The arithmetic of a step; ``auto`` is bf16 where the device multiplies matrices in it."""
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bf16" else torch.float32
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
