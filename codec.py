@@ -14,7 +14,6 @@ from sga.codecs.export import export_compressai, export_safetensors
 from sga.files import write_atomically
 from sga.images import LOSSLESS, read_image, write_image
 from sga.photograph import refine_photograph
-from sga.rate_distortion import Objective
 from sga.refinement.presets import DEFAULT, PRESETS, preset
 from sga.refinement.target import Target
 from sga.runs.results import format_psnr
@@ -30,16 +29,14 @@ def encode(args: argparse.Namespace) -> None:
     image = read_image(args.input)
     check_size(image.shape[-2], image.shape[-1])
     loaded = load_codec(args.checkpoint)
-    lmbda = args.lmbda or loaded.lmbda
-    if lmbda is None:
-        raise ValueError(f"{args.checkpoint} does not say the lambda it was trained with: give --lmbda")
-    objective, settings = Objective(lmbda, loaded.distortion), preset(args.preset, args.steps)
-    coded, result = refine_photograph(loaded, image, objective, settings, target, args.seed)
-    write_atomically(args.output, coded.file)
-    psnr = format_psnr(coded.psnr_db)
-    print(f"{args.output}: {len(coded.file)} bytes, {coded.bpp:.4f} bpp, {psnr}, {result.seconds:.1f} s")
-    if target is not None and not target.reached(coded.bpp, coded.psnr_db):
-        fail(target.missed(coded.bpp, coded.psnr_db), 1)
+    settings = preset(args.preset, args.steps)
+    refined = refine_photograph(loaded, image, loaded.objective(args.lmbda), settings, target, args.seed)
+    quality = refined.quality
+    write_atomically(args.output, refined.file)
+    psnr = format_psnr(quality.psnr_db)
+    print(f"{args.output}: {len(refined.file)} bytes, {quality.bpp:.4f} bpp, {psnr}, {refined.seconds:.1f} s")
+    if target is not None and not target.reached(quality.bpp, quality.psnr_db):
+        fail(target.missed(quality.bpp, quality.psnr_db), 1)
 
 
 def decode(args: argparse.Namespace) -> None:

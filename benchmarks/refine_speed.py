@@ -29,6 +29,7 @@ from sga.memory import keep_freed_memory
 from sga.rate_distortion import Objective
 from sga.refinement.presets import preset
 from sga.refinement.refiner import refine
+from sga.refinement.target import FixedLambda
 
 LMBDA = 0.013
 
@@ -89,7 +90,7 @@ def measure(height: int, width: int, blocks: int, steps: int) -> dict[str, Any]:
     rival_steps = max(2, steps // 5)
 
     def ours_block() -> None:
-        refine(ours.requires_grad_(False), x, [(height, width)], Objective(LMBDA), settings, [0])
+        refine(ours.requires_grad_(False), x, [(height, width)], FixedLambda(Objective(LMBDA)), settings, [0])
 
     def rival_block() -> None:
         for _ in range(rival_steps):

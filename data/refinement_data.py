@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.folders import unique_names
 from data.named_sets import images_of, sha256_of
 from data.samples import sample_paths
-from sga.images import ImageError, image_size, pad, padded_size, read_image, to_float
+from sga.images import ImageError, image_size, padded_size, read_image
 from sga.runs.results import is_report, is_run
 
 SAMPLES = "samples"
@@ -45,32 +45,19 @@ class RefinementBatch:
     Attributes:
         files: The images that could be read.
         originals: Their pixels, uint8 ``[3, H, W]``, on the CPU.
-        x: The same padded, fp32 ``[B, 3, H', W']`` in [0, 1]; B is 0 where none could be read.
         failures: Names of those that could not, and why.
     """
 
     files: list[ImageFile]
     originals: list[Tensor]
-    x: Tensor
     failures: dict[str, str]
-
-    @property
-    def sizes(self) -> list[tuple[int, int]]:
-        """True ``(height, width)`` of each image."""
-        return [(image.shape[-2], image.shape[-1]) for image in self.originals]
-
-    def images(self) -> list[RefinementBatch]:
-        """A batch for each of the images that could be read."""
-        parts = zip(self.files, self.originals, self.x.split(1), strict=True)
-        return [RefinementBatch([file], [original], x, {}) for file, original, x in parts]
 
 
 class RefinementBatches(Dataset[RefinementBatch]):
     """A dataset whose items are whole batches, so that a Trainer that shards items keeps images of one size together."""
 
-    def __init__(self, batches: list[list[ImageFile]], stride: int) -> None:
+    def __init__(self, batches: list[list[ImageFile]]) -> None:
         self.batches = batches
-        self.stride = stride
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -85,8 +72,7 @@ class RefinementBatches(Dataset[RefinementBatch]):
                 files.append(file)
             except ImageError as error:
                 failures[file.name] = str(error)
-        padded = [pad(to_float(image), self.stride) for image in originals]
-        return RefinementBatch(files, originals, torch.stack(padded) if padded else torch.zeros(0, 3, 64, 64), failures)
+        return RefinementBatch(files, originals, failures)
 
 
 class RefinementDataModule(pl.LightningDataModule):
@@ -134,7 +120,7 @@ class RefinementDataModule(pl.LightningDataModule):
         if self.trainer is not None:
             # A rank without an image gets an empty batch: every rank must meet the others at the same barriers.
             batches = batches[self.trainer.global_rank :: self.trainer.world_size] or [[]]
-        return DataLoader(RefinementBatches(batches, self._stride), batch_size=None, num_workers=self.workers)
+        return DataLoader(RefinementBatches(batches), batch_size=None, num_workers=self.workers)
 
     @property
     def _stride(self) -> int:
@@ -142,7 +128,7 @@ class RefinementDataModule(pl.LightningDataModule):
         return int(self.trainer.lightning_module.codec.stride) if self.trainer else 64  # type: ignore[arg-type]
 
     def transfer_batch_to_device(self, batch: RefinementBatch, device: torch.device, dataloader_idx: int) -> RefinementBatch:
-        """Leaves the batch alone: the originals stay on the CPU, and ``predict_step`` moves the rest."""
+        """Leaves the batch alone: photographs go to the device padded, and ``predict_step`` does both."""
         return batch
 
     def _batches(self, files: list[ImageFile]) -> list[list[ImageFile]]:

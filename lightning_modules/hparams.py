@@ -10,7 +10,6 @@ from tensorboard.plugins.hparams import summary_v2 as hp  # its api module needs
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_modules.refinement_module import RefinementModule
-from sga.refinement.settings import method_name
 
 SETTINGS = (
     *("config", "method", "a", "temperature", "tau_max", "steps", "learning_rate", "learning_rate_z"),
@@ -30,7 +29,7 @@ def settings_row(module: RefinementModule, config: str, checkpoint: str) -> dict
     settings, target = module.settings, module.target
     row = {
         "config": config,
-        "method": method_name(settings.rounding),
+        "method": settings.rounding.name,
         "a": getattr(settings.rounding, "a", None),
         "temperature": type(settings.temperature).__name__.removesuffix("Temperature"),
         "tau_max": getattr(settings.temperature, "tau_max", None),

@@ -15,11 +15,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_modules.optimiser import adam, cosine
-from sga.codecs import Codec, Distortion
+from sga.codecs import Codec
 from sga.codecs.checkpoint import CheckpointError, codec_spec, coding_copy, load_weights, without_tables
-from sga.coding import code_photograph
-from sga.rate_distortion import MS_SSIM_MIN_SIDE, Objective, RateDistortion, TruePixels, rate_distortion
-from sga.refinement.rounding import Noise, Rounding, UniformNoise, hard_round
+from sga.distortion import DistortionName, TruePixels
+from sga.images import to_uint8
+from sga.photograph import encode_photograph
+from sga.rate_distortion import Objective, RateDistortion, rate_distortion
+from sga.refinement.noise import Noise
+from sga.refinement.rounding import Rounding, UniformNoise, hard_round
 
 Evaluation = dict[str, Any]
 
@@ -72,7 +75,7 @@ class TrainingModule(pl.LightningModule):
         self,
         codec: Codec,
         lmbda: float = 0.013,
-        distortion: Distortion = "mse",
+        distortion: DistortionName = "mse",
         learning_rate: float = 1e-4,
         auxiliary_learning_rate: float = 1e-3,
         schedule: Literal["cosine", "plateau"] = "cosine",
@@ -109,9 +112,8 @@ class TrainingModule(pl.LightningModule):
             if new:
                 rank_zero_info(f"{warm_start}: another architecture; not in it and trained from scratch: {', '.join(new)}")
         if compile:
-            for name in ("g_a", "g_s", "h_a", "h_s"):
-                if hasattr(self.codec.net, name):
-                    getattr(self.codec.net, name).compile()
+            for transform in self.codec.transforms:
+                transform.compile()
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """The loss of a batch of crops ``[B, 3, H, W]``."""
@@ -128,7 +130,11 @@ class TrainingModule(pl.LightningModule):
         x = x.contiguous(memory_format=torch.channels_last)
         noise = Noise(seeds, x.device)
         latents = self.codec.analyse(x)
-        quantised = self.codec.quantise(latents, lambda value, offset: self.rounding(value, offset, 1.0, noise))
+
+        def noisy(value: Tensor, offset: Tensor | None) -> Tensor:
+            return self.rounding(value, offset, 1.0, noise)
+
+        quantised = self.codec.quantise(latents, noisy, noisy)
         x_hat = self.codec.synthesise(quantised.y_hat)
         result = rate_distortion(x, x_hat, self.codec.bits(quantised), self.objective, TruePixels.of(x))
         auxiliary = self.codec.auxiliary_loss()
@@ -138,14 +144,14 @@ class TrainingModule(pl.LightningModule):
         """Codes whole images with hard rounding; what it returns is for the callbacks, cropped to the true image."""
         x, (size,) = batch
         height, width = size.tolist()
-        if len(x) > 0 and self.objective.distortion == "ms_ssim" and min(height, width) < MS_SSIM_MIN_SIDE:
-            rank_zero_warn(f"validation images with a side under {MS_SSIM_MIN_SIDE} pixels are left out: they have no MS-SSIM")
+        if len(x) > 0 and min(height, width) < (shortest := self.objective.measure.min_side):
+            rank_zero_warn(f"validation images with a side under {shortest} pixels are left out: they have no MS-SSIM")
             x = x[:0]
         if len(x) == 0:  # also of a rank without an image
             return {"x": x, "x_hat": x, "bits": x.new_empty(0), "rd_loss": x.new_empty(0)}
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.compiler.set_stance("force_eager"):  # every size would be compiled anew
-            quantised = self.codec.quantise(self.codec.analyse(x), hard_round)
+            quantised = self.codec.quantise(self.codec.analyse(x), hard_round, hard_round)
             x_hat = self.codec.synthesise(quantised.y_hat)[..., :height, :width].clamp(0, 1)
         bits = self.codec.bits(quantised)
         x = x[..., :height, :width]
@@ -162,9 +168,8 @@ class TrainingModule(pl.LightningModule):
         if len(x) == 0:
             return None
         height, width = size.tolist()
-        squares = Objective(self.objective.lmbda)  # an image may be too small for MS-SSIM; its file counts all the same
         with torch.autocast(self.device.type, enabled=False):
-            coded, bpp_estimated = code_photograph(self.coder, x.float(), height, width, squares)
+            coded, bpp_estimated = encode_photograph(self.coder, to_uint8(x[0, :, :height, :width]))
         return {"coded": coded, "bpp_estimated": bpp_estimated}
 
     def configure_optimizers(self) -> Any:

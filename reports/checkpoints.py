@@ -17,7 +17,7 @@ import yaml
 
 from sga.cli import errors_in_one_line
 from sga.codecs.checkpoint import CheckpointError, load_codec
-from sga.published import ARCHITECTURES, published_point
+from sga.published import published_point
 from sga.quality import rd_loss
 from sga.rate_distortion import Objective
 
@@ -43,7 +43,7 @@ def row(run: Path) -> list[str]:
     of_means = rd_loss(objective, bpp, psnr_db, ms_ssim)
     published = published_point(loaded.codec, objective)
     found = [
-        ARCHITECTURES.get(type(loaded.codec.net).__name__, type(loaded.codec).__name__),
+        loaded.codec.published_as or type(loaded.codec).__name__,
         objective.distortion,
         f"{lmbda:g}",
         str(summary["finished"]),

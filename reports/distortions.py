@@ -23,7 +23,6 @@ from sga.coding import CodedImage
 from sga.images import read_image
 from sga.photograph import refine_photograph
 from sga.pictures import side_by_side
-from sga.rate_distortion import Objective
 from sga.refinement.presets import preset
 from sga.refinement.target import Target
 from sga.runs.results import format_psnr
@@ -32,17 +31,16 @@ from sga.runs.results import format_psnr
 def refined(loaded: LoadedCodec, image: Tensor, steps: int, target: Target | None = None) -> CodedImage:
     """The refined file of a uint8 image ``[3, H, W]``, for the model's own distortion and lambda or, where one is given, at
     the lambda that reaches a target; the nearest file, and a line that says so, where the target is out of reach."""
-    assert loaded.lmbda is not None
-    coded, _ = refine_photograph(loaded, image, Objective(loaded.lmbda, loaded.distortion), preset(steps=steps), target)
-    if target is not None and not target.reached(coded.bpp, coded.psnr_db):
-        print(target.missed(coded.bpp, coded.psnr_db), file=sys.stderr)
+    coded = refine_photograph(loaded, image, loaded.objective(), preset(steps=steps), target).refined
+    if target is not None and not target.reached(coded.quality.bpp, coded.quality.psnr_db):
+        print(target.missed(coded.quality.bpp, coded.quality.psnr_db), file=sys.stderr)
     return coded
 
 
 def caption(name: str, coded: CodedImage) -> str:
     """Both metrics and the rate."""
-    similarity = "n/a" if coded.ms_ssim is None else f"{coded.ms_ssim:.4f}"
-    return f"{name}: {coded.bpp:.3f} bpp, {format_psnr(coded.psnr_db)}, MS-SSIM {similarity}"
+    similarity = "n/a" if coded.quality.ms_ssim is None else f"{coded.quality.ms_ssim:.4f}"
+    return f"{name}: {coded.quality.bpp:.3f} bpp, {format_psnr(coded.quality.psnr_db)}, MS-SSIM {similarity}"
 
 
 def main() -> int:
@@ -63,7 +61,7 @@ def main() -> int:
         for path in args.photographs or sample_paths():
             image = read_image(path)
             by_ms_ssim = refined(ms_ssim, image, args.steps)
-            by_mse = refined(mse, image, args.steps, Target("bpp", by_ms_ssim.bpp))
+            by_mse = refined(mse, image, args.steps, Target("bpp", by_ms_ssim.quality.bpp))
             captions = {"original": image, caption("MSE", by_mse): by_mse.image, caption("MS-SSIM", by_ms_ssim): by_ms_ssim.image}
             side_by_side(
                 {text: _middle(picture, args.crop) for text, picture in captions.items()}, args.output / f"{path.stem}.png"

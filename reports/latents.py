@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from reports.figures import PAGE, new_figure, save, style
-from reports.photographs import base_image, file_latents, most_different_image, refined_image, telling_runs
+from reports.photographs import base_image, file_latents, load_once, most_different_image, refined_image, telling_runs
 from reports.runs import Run, Study
 from reports.section import Drawing, Options, Section, file_name, section_of_groups
 from sga.images import to_float
@@ -36,7 +36,8 @@ def draw_latents(run: Run, image: str, path: Path) -> list[Path]:
     latents = {"base": file_latents(run, image, refined=False), run.name: file_latents(run, image, refined=True)}
     decoded = {"base": base_image(run, image), run.name: refined_image(run, image)}
     number = telling_channel(latents["base"])
-    channels = {name: channel_of(each.y_hat, each.adapted_prior, number, decoded[name]) for name, each in latents.items()}
+    codec = load_once(run.checkpoint).codec
+    channels = {name: channel_of(codec, each.y_hat, each.adapted_prior, number, decoded[name]) for name, each in latents.items()}
     # An adapted prior may have means where the base's has none, of other channels than this one.
     means = {name: torch.zeros_like(each.y) if each.means is None else each.means for name, each in channels.items()}
     told = any(values.any() for values in means.values())

@@ -29,7 +29,6 @@ import numpy.typing as npt
 from reports.classical import read_measurements
 from reports.runs import Run, Study, free_name, method_names
 from sga.codecs.checkpoint import CheckpointError, load_codec
-from sga.published import ARCHITECTURES
 from sga.runs.results import IMAGES
 
 CLASSICAL = "classical"
@@ -113,7 +112,7 @@ def model(checkpoint: str) -> Model:
     except (CheckpointError, OSError):
         name = re.sub(r"([_-]?lmbda)?[_-]?[0-9.]+$", "", re.sub(r"\.(safetensors|ckpt|pth|pt|tar)$", "", checkpoint))
         return Model(Path(name).name, None)
-    architecture = ARCHITECTURES.get(type(loaded.codec.net).__name__, type(loaded.codec).__name__)
+    architecture = loaded.codec.published_as or type(loaded.codec).__name__
     return Model(f"{architecture} for {'MSE' if loaded.distortion == 'mse' else 'MS-SSIM'}", loaded.lmbda)
 
 

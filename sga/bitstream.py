@@ -33,8 +33,6 @@ MAGIC = b"SGA"
 VERSION = 2
 READABLE = (1, 2)
 """Files of version 1 have no adaptation, and are the same otherwise."""
-Y_STRIDE = 16
-"""Pixels an element of y, along each side, in every codec."""
 MAX_SIDE = 2**16 - 1
 MAX_PIXELS = 2**28
 """Larger images are refused, before memory is taken for them."""
@@ -115,7 +113,7 @@ def encode_image(loaded: LoadedCodec, quantised: Quantised, height: int, width: 
         BitstreamError: The image is too large for the format.
         ValueError: The latents are not those of the image padded to the codec's stride, which is what a decoder assumes.
     """
-    expected = [side // Y_STRIDE for side in padded_size(height, width, loaded.codec.stride)]
+    expected = [side // loaded.codec.y_stride for side in padded_size(height, width, loaded.codec.stride)]
     if list(quantised.y_hat.shape[-2:]) != expected:
         raise ValueError(f"latents of {list(quantised.y_hat.shape[-2:])} where {expected} are expected: pad images to codec.stride")
     return Bitstream(loaded.model_hash, height, width, loaded.codec.encode(quantised)).to_bytes()

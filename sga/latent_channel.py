@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sga.bitstream import Y_STRIDE
 from sga.codecs import Codec, Prior, Quantised
 from sga.codecs.adaptation import LOWEST_SCALE
 from sga.images import to_uint8
@@ -32,8 +31,8 @@ def latent_panels(codec: Codec, x: Tensor, image: Tensor) -> dict[str, tuple[str
         image: The same without its padding, ``[3, H, W]``.
     """
     latents = codec.analyse(x)
-    quantised = codec.quantise(latents, hard_round)
-    return draw_channel(channel_of(latents.y, quantised.prior, telling_channel(quantised), image), image)
+    quantised = codec.quantise(latents, hard_round, hard_round)
+    return draw_channel(channel_of(codec, latents.y, quantised.prior, telling_channel(quantised), image), image)
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,9 @@ class LatentChannel:
     whitened: Tensor | None
 
 
-def channel_of(y: Tensor, prior: Prior | None, number: int, image: Tensor) -> LatentChannel:
+def channel_of(codec: Codec, y: Tensor, prior: Prior | None, number: int, image: Tensor) -> LatentChannel:
     """Channel ``number`` of ``y`` ``[1, M, H'/16, W'/16]`` where the image ``[3, H, W]`` lies."""
-    rows, columns = (-(-side // Y_STRIDE) for side in image.shape[-2:])
+    rows, columns = (-(-side // codec.y_stride) for side in image.shape[-2:])
 
     def crop(values: Tensor) -> Tensor:
         return values[0, number, :rows, :columns].float().cpu()

@@ -9,23 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sga.codecs import Codec, Distortion
+from sga.codecs import Codec
 from sga.codecs.checkpoint import LMBDAS
+from sga.distortion import DistortionName
 from sga.quality import rd_loss
 from sga.rate_distortion import Objective
 
-ARCHITECTURES = {
-    "FactorizedPrior": "bmshj2018-factorized",
-    "ScaleHyperprior": "bmshj2018-hyperprior",
-    "MeanScaleHyperprior": "mbt2018-mean",
-    "JointAutoregressiveHierarchicalPriors": "mbt2018",
-    "Cheng2020Anchor": "cheng2020-anchor",
-    "Cheng2020Attention": "cheng2020-attn",
-}
-"""CompressAI's name of an architecture, by the class of its model."""
-
 # bpp, PSNR in dB and MS-SSIM of each quality.
-_MEASURED: dict[tuple[str, Distortion], tuple[tuple[float, float, float], ...]] = {
+_MEASURED: dict[tuple[str, DistortionName], tuple[tuple[float, float, float], ...]] = {
     ("bmshj2018-factorized", "mse"): (
         (0.1226, 26.909, 0.9100),
         (0.1885, 28.218, 0.9360),
@@ -156,7 +147,7 @@ class PublishedPoint:
     """
 
     architecture: str
-    distortion: Distortion
+    distortion: DistortionName
     quality: int
     lmbda: float
     bpp: float
@@ -184,10 +175,8 @@ POINTS = tuple(
 
 def published_point(codec: Codec, objective: Objective) -> PublishedPoint | None:
     """The published point of a codec's architecture trained for an objective; ``None`` where none was published."""
-    # A subclass is another architecture: the name must be the class's own.
-    architecture = ARCHITECTURES.get(type(codec.net).__name__)
     for point in POINTS:
-        same = (point.architecture, point.distortion) == (architecture, objective.distortion)
+        same = (point.architecture, point.distortion) == (codec.published_as, objective.distortion)
         if same and math.isclose(point.lmbda, float(objective.lmbda), rel_tol=1e-6):
             return point
     return None

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sga.rate_distortion import MS_SSIM_MIN_SIDE, Objective, TruePixels
-from sga.rate_distortion import ms_ssim as _ms_ssim
+from sga.distortion import MS_SSIM_MIN_SIDE, TruePixels
+from sga.distortion import ms_ssim as _ms_ssim
+from sga.rate_distortion import Objective
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Measured numbers of one file."""
+
+    bpp: float
+    psnr_db: float | None
+    ms_ssim: float | None
+
+    @classmethod
+    def of(cls, original: Tensor, image: Tensor, bits: int) -> Quality:
+        """The numbers of a file of so many bits that decodes to ``image``."""
+        psnr = psnr_db(original, image)
+        height, width = original.shape[-2:]
+        return cls(bits / (height * width), psnr if math.isfinite(psnr) else None, ms_ssim(original, image))
+
+    def loss(self, objective: Objective) -> float | None:
+        """The R-D loss; ``None`` where the distortion is not defined."""
+        return rd_loss(objective, self.bpp, self.psnr_db, self.ms_ssim)
 
 
 def psnr_db(image: Tensor, reconstruction: Tensor) -> float:
@@ -26,16 +48,9 @@ def ms_ssim(image: Tensor, reconstruction: Tensor) -> float | None:
 
 
 def rd_loss(objective: Objective, bpp: float, psnr_db: float | None, ms_ssim: float | None) -> float | None:
-    """The Lagrangian of measured numbers.
-
-    Args:
-        objective: Which one.
-        bpp: Bits a pixel.
-        psnr_db: In dB; ``None`` or infinite for a perfect image.
-        ms_ssim: In [0, 1]; ``None`` where it is not defined, and then there is no Lagrangian of it.
-    """
-    if ms_ssim is None and objective.distortion == "ms_ssim":
+    """The Lagrangian of measured numbers."""
+    distortion = objective.measure.measured(psnr_db, ms_ssim)
+    if distortion is None:
         return None
-    mse = 0.0 if psnr_db is None else 10 ** (-psnr_db / 10)
-    rate, squares = (torch.tensor(value, dtype=torch.float64) for value in (bpp, mse))
-    return objective.loss(rate, squares, None if ms_ssim is None else rate.new_tensor(ms_ssim)).item()
+    rate = torch.tensor(bpp, dtype=torch.float64)
+    return objective.loss(rate, rate.new_tensor(distortion)).item()

@@ -13,7 +13,6 @@ from sga.bitstream import MAX_OVERHEAD_BYTES, encode_image
 from sga.codecs.checkpoint import LoadedCodec
 from sga.coding import code_image
 from sga.rate_distortion import Objective
-from sga.refinement.expectation import ExpectedRounding
 from sga.refinement.refiner import Listener, refine
 from sga.refinement.result import RefinementResult
 from sga.refinement.rounding import hard_round
@@ -41,9 +40,9 @@ class TargetedRefinement:
     """Refinement so that files are what is asked for: :meth:`approach` a batch, then :meth:`land` each of its images.
 
     Attributes:
-        loaded: The codec, with its tables.
-        objective: The loss; its lambda is the first.
-        settings: Of the refinement, of at least one step. What they ``select`` counts for nothing: the target does it.
+        loaded: Codec with its tables.
+        objective: Loss; its lambda is the first.
+        settings: Settings of the refinement, of at least one step. What they ``select`` counts for nothing: the target does it.
         target: What is asked for.
 
     Raises:
@@ -76,7 +75,7 @@ class TargetedRefinement:
         sizes = [(image.shape[-2], image.shape[-1]) for image in originals]
         codec = self.loaded.codec
         with torch.no_grad():
-            base = codec.quantise(codec.analyse(x), hard_round)
+            base = codec.quantise(codec.analyse(x), hard_round, hard_round)
             bits = codec.bits(base).total
         coded = [len(encode_image(self.loaded, base.image(i), *shape)) for i, shape in enumerate(sizes)]
         controller = LambdaController(self.target, self.objective, _file_size(coded, bits, sizes))
@@ -84,7 +83,7 @@ class TargetedRefinement:
         # Lambda must wait for the latents: between two evaluations they can move by TRAVEL at least.
         every = max(settings.steps // 20, math.ceil(TRAVEL / settings.learning_rate))
         settings = replace(settings, evaluate_every=min(settings.evaluate_every, every), select="best")
-        return refine(codec, x, sizes, self.objective, settings, seeds, listener, controller)
+        return refine(codec, x, sizes, controller, settings, seeds, listener)
 
     def land(self, x: Tensor, original: Tensor, approached: RefinementResult, seed: int) -> RefinementResult:
         """Goes on with ONE image, with a lambda ever further beyond the one that its error asks for, until its
@@ -108,8 +107,8 @@ class TargetedRefinement:
         lmbda, least, left = math.log(float(result.lmbda)), math.inf, extra_steps(self.settings.steps)
         rest, push, last_error = lmbda, 1.0, 0.0
         while True:
-            coded = code_image(self.loaded, result.refined, original, self.objective)
-            error = self.target.error_of_file(coded.bpp, coded.psnr_db)
+            coded = code_image(self.loaded, result.refined, original)
+            error = self.target.error_of_file(coded.quality.bpp, coded.quality.psnr_db)
             if abs(error) < least:
                 nearest, least = result, abs(error)
             if least <= self.target.tolerance or left == 0:
@@ -124,9 +123,7 @@ class TargetedRefinement:
             settings = self._continuation(min(CONTINUATION, left), far=abs(error) > FAR * self.target.tolerance)
             left -= settings.steps
             seeds = [seed + 1 + left]
-            more = refine(
-                self.loaded.codec, x, [shape], self.objective, settings, seeds, controller=controller, start=result.latents
-            )
+            more = refine(self.loaded.codec, x, [shape], controller, settings, seeds, start=result.latents)
             result = result.followed_by(more)
         return result.selecting(nearest)
 
@@ -135,10 +132,9 @@ class TargetedRefinement:
         far from the target."""
         settings, whole = self.settings, self.settings.steps
         tau_at, rate_at = (whole // 2, whole // 2) if far else (whole - 1, 3 * whole // 4)
-        if isinstance(settings.rounding, ExpectedRounding):
-            settings = replace(settings, rounding=settings.rounding.resting_at(tau_at, whole))
         return replace(
             settings,
+            rounding=settings.rounding.resting_at(tau_at, whole),
             steps=steps,
             temperature=Constant(settings.temperature(tau_at, whole)),
             learning_rate_factor=Constant(settings.learning_rate_factor(rate_at, whole)),

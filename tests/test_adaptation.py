@@ -77,13 +77,13 @@ def correlated(codec: ScaleHyperpriorCodec, height: int = 256, width: int = 192)
     latents = codec.analyse(torch.rand(1, 3, height, width, generator=generator))
     with torch.no_grad():
         codec.net.h_s[4].bias[: latents.y.shape[1]] = 3  # scales of about 3 everywhere
-    prior = codec.quantise(latents, hard_round).prior
+    prior = codec.quantise(latents, hard_round, hard_round).prior
     assert prior is not None
     scales = prior.scales
     y = torch.zeros_like(latents.y)
     y[:, 4] = (scales[:, 4] * torch.randn(y[:, 4].shape, generator=generator)).cumsum(-1)
     y[:, 2] = 3 * scales[:, 2] * torch.randn(y[:, 2].shape, generator=generator)
-    return codec.quantise(replace(latents, y=y if prior.means is None else y + prior.means), hard_round)
+    return codec.quantise(replace(latents, y=y if prior.means is None else y + prior.means), hard_round, hard_round)
 
 
 @pytest.mark.parametrize("adapter", [ScaleHyperpriorCodec, MeanScaleHyperpriorCodec])

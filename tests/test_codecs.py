@@ -23,7 +23,7 @@ def image(height: int = 64, width: int = 128) -> Tensor:
 @pytest.mark.parametrize("adapter", [adapter for adapter in Codec.adapters() if not issubclass(adapter, ContextModelCodec)])
 def test_bits_are_those_of_compressai(adapter: type[Codec]) -> None:
     codec, x = random_codec(adapter), image()
-    quantised = codec.quantise(codec.analyse(x), hard_round)
+    quantised = codec.quantise(codec.analyse(x), hard_round, hard_round)
     bits = codec.bits(quantised)
     expected = codec.net(x)
     torch.testing.assert_close(bits.y.sum(), -expected["likelihoods"]["y"].log2().sum())
@@ -36,9 +36,9 @@ def test_bits_are_those_of_compressai(adapter: type[Codec]) -> None:
 
 def test_bits_of_a_batch_are_those_of_its_images(any_codec: Codec) -> None:
     x = torch.cat([image(), image().flip(-1) * 0.5])
-    together = any_codec.bits(any_codec.quantise(any_codec.analyse(x), hard_round))
+    together = any_codec.bits(any_codec.quantise(any_codec.analyse(x), hard_round, hard_round))
     for i in range(2):
-        alone = any_codec.bits(any_codec.quantise(any_codec.analyse(x[i : i + 1]), hard_round))
+        alone = any_codec.bits(any_codec.quantise(any_codec.analyse(x[i : i + 1]), hard_round, hard_round))
         torch.testing.assert_close(together.y[i : i + 1], alone.y)
         torch.testing.assert_close(together.z[i : i + 1], alone.z)
 
@@ -72,7 +72,7 @@ def test_a_codec_is_recognised_by_its_weights_alone(any_codec: Codec, tmp_path: 
 
 def test_strings_decode_through_compressai_itself(any_codec: Codec, photograph: Tensor) -> None:
     x = pad(to_float(photograph)[None, :, 100:261, 200:297], 64)
-    quantised = any_codec.quantise(any_codec.analyse(x), hard_round)
+    quantised = any_codec.quantise(any_codec.analyse(x), hard_round, hard_round)
     net = type(any_codec.net).from_state_dict(any_codec.net.state_dict()).eval()
     shape = tuple(side // any_codec.stride for side in x.shape[-2:])
     strings = [[string] for string in any_codec.encode(quantised)]
@@ -150,8 +150,8 @@ def test_foreign_checkpoints_load(kind: str, small_codec: ScaleHyperpriorCodec, 
     loaded = load_codec(path)
     assert loaded.lmbda == {"half": 0.013, "lightning": 0.05}.get(kind)
     x = image()
-    expected = small_codec.bits(small_codec.quantise(small_codec.analyse(x), hard_round)).total
-    quantised = loaded.codec.quantise(loaded.codec.analyse(x), hard_round)
+    expected = small_codec.bits(small_codec.quantise(small_codec.analyse(x), hard_round, hard_round)).total
+    quantised = loaded.codec.quantise(loaded.codec.analyse(x), hard_round, hard_round)
     torch.testing.assert_close(loaded.codec.bits(quantised).total, expected, rtol=0.05, atol=0)
     decoded = loaded.codec.decode(loaded.codec.encode(quantised), 64, 128)
     assert torch.equal(decoded, quantised.y_hat)
@@ -222,7 +222,7 @@ def test_exported_checkpoint_is_one_of_compressai(small_codec: ScaleHyperpriorCo
     x = image()
     out = net.compress(x)
     decoded = net.decompress(out["strings"], out["shape"])["x_hat"]
-    quantised = small_codec.quantise(small_codec.analyse(x), hard_round)
+    quantised = small_codec.quantise(small_codec.analyse(x), hard_round, hard_round)
     torch.testing.assert_close(decoded, small_codec.synthesise(quantised.y_hat).clamp(0, 1))
 
 

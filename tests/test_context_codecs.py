@@ -13,7 +13,8 @@ from sga.codecs import Cheng2020AnchorCodec, Cheng2020AttentionCodec, Codec, Con
 from sga.codecs.checkpoint import CheckpointError, load_codec, load_weights, model_hash
 from sga.codecs.context_model import REACH, independent_fronts
 from sga.codecs.export import export_compressai
-from sga.refinement.rounding import Noise, SigmoidScaledLogitRounding, UniformNoise, hard_round
+from sga.refinement.noise import Noise
+from sga.refinement.rounding import SigmoidScaledLogitRounding, UniformNoise, hard_round
 from tests.conftest import random_codec
 
 ADAPTERS = list(ContextModelCodec.adapters())
@@ -46,7 +47,7 @@ def one_by_one(codec: ContextModelCodec, latents: Latents, z_hat: Tensor) -> Ten
 
 def test_hard_rounding_follows_the_recursion(codec: ContextModelCodec) -> None:
     latents = codec.analyse(torch.cat([image(), image().flip(-1)]))
-    quantised = codec.quantise(latents, hard_round)
+    quantised = codec.quantise(latents, hard_round, hard_round)
     assert quantised.z_hat is not None and quantised.prior is not None and quantised.prior.means is not None
     torch.testing.assert_close(quantised.y_hat, one_by_one(codec, latents, quantised.z_hat), atol=1e-4, rtol=0)
     symbols = quantised.y_hat - quantised.prior.means
@@ -61,7 +62,7 @@ def test_a_position_changes_those_behind_it_alone(codec: ContextModelCodec) -> N
     latents = codec.analyse(image())
     other = Latents(latents.y.clone(), latents.z)
     other.y[0, :, 1, 3] += 3
-    before, after = (codec.quantise(value, hard_round).y_hat for value in (latents, other))
+    before, after = (codec.quantise(value, hard_round, hard_round).y_hat for value in (latents, other))
     changed = (before != after).any(1)[0].flatten()
     first = latents.y.shape[-1] + 3
     assert not changed[:first].any() and changed[first] and changed[first + 1 :].any()
@@ -105,7 +106,7 @@ def test_a_relaxed_rounding_ends_in_the_hard_one_and_moves_with_the_means(codec:
     def soft(value: Tensor, offset: Tensor | None) -> Tensor:
         return value + (hard_round(value, offset) - value).detach()
 
-    hard = codec.quantise(latents, hard_round).y_hat.detach()
+    hard = codec.quantise(latents, hard_round, hard_round).y_hat.detach()
     quantised = codec.quantise(latents, nearly_hard)
     close = (quantised.y_hat.detach() - hard).abs() < 1e-3
     assert close.float().mean() > 0.99  # all but values in the middle between two symbols
@@ -122,7 +123,7 @@ def test_the_estimate_is_the_string(codec: ContextModelCodec) -> None:
     last = codec.net.entropy_parameters[-1]
     last.bias[: codec.net.M] = spread
     last.weight[: codec.net.M] *= 0.1
-    quantised = codec.quantise(latents, hard_round)
+    quantised = codec.quantise(latents, hard_round, hard_round)
     string_y, _ = codec.encode(quantised)
     assert 8 * len(string_y) == pytest.approx(float(codec.bits(quantised).y), rel=0.01, abs=32)
 

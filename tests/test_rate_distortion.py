@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from sga.codecs import Bits
+from sga.distortion import TruePixels, mean_squared_error
 from sga.images import pad, to_float
-from sga.rate_distortion import Objective, TruePixels, mean_squared_error, rate_distortion
+from sga.rate_distortion import Objective, rate_distortion
 
 
 def test_lagrangian_is_the_convention_of_compressai() -> None:

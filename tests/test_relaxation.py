@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 from sga.codecs import Codec, Latents, MeanScaleHyperpriorCodec, ScaleHyperpriorCodec
 from sga.codecs.checkpoint import LoadedCodec
+from sga.distortion import TruePixels, mean_squared_error, ms_ssim
 from sga.images import pad, to_float
-from sga.rate_distortion import Objective, TruePixels, mean_squared_error, ms_ssim, rate_distortion
+from sga.rate_distortion import Objective, rate_distortion
 from sga.refinement.expectation import Expectation, ExpectedRounding, Relaxation, pixel_curvature, relaxation
+from sga.refinement.noise import Noise
 from sga.refinement.presets import PRESETS, preset
 from sga.refinement.refiner import refine
-from sga.refinement.rounding import DeterministicAnnealing, LinearRounding, Noise, SigmoidScaledLogitRounding, hard_round
+from sga.refinement.rounding import DeterministicAnnealing, LinearRounding, SigmoidScaledLogitRounding, hard_round
 from sga.refinement.schedules import Constant, HoldThenCosine, Ramp, ScaledTemperature
 from sga.refinement.settings import RefinerSettings
 from tests.conftest import random_codec
@@ -48,7 +50,7 @@ def test_the_bits_are_the_mean_over_random_roundings(small_codec: ScaleHyperprio
     x = torch.rand(1, 3, 64, 64)
     latents = small_codec.analyse(x)
     found = at_work(small_codec, x, latents.y)(latents, (), 0.01, 0, 1)
-    at_rest = small_codec.quantise(latents, hard_round)  # z at a low temperature is rounded hard too
+    at_rest = small_codec.quantise(latents, hard_round, hard_round)  # z at a low temperature is rounded hard too
     samples = [float(small_codec.bits(replace(at_rest, y_hat=random_rounding(latents.y, generator))).y) for _ in range(SAMPLES)]
     assert float(found.bits.y) == pytest.approx(sum(samples) / SAMPLES, rel=0.01)
     assert float(found.bits.z) == pytest.approx(float(small_codec.bits(at_rest).z), rel=1e-3)

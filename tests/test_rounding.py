@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from sga.refinement.noise import Noise
 from sga.refinement.rounding import (
     AtanhRounding,
     CosineRounding,
@@ -12,7 +13,6 @@ from sga.refinement.rounding import (
     DeterministicAnnealing,
     LinearRounding,
     LinearThreeRounding,
-    Noise,
     RelaxedRounding,
     Rounding,
     SigmoidScaledLogitRounding,

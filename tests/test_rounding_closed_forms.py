@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from sga.refinement.noise import Noise
 from sga.refinement.rounding import (
     AtanhRounding,
     CosineRounding,
@@ -16,7 +17,6 @@ from sga.refinement.rounding import (
     DeterministicAnnealing,
     LinearRounding,
     LinearThreeRounding,
-    Noise,
     RelaxedRounding,
     SigmoidScaledLogitRounding,
     SigmoidScaledLogitThreeRounding,

@@ -90,7 +90,7 @@ def test_steps_are_bounded_and_best_step_is_where_the_latents_are_from(embedded:
     assert len(result.curves) == 4 + extra_steps(4)
     assert result.evaluated_steps[-1] == len(result.curves) and result.evaluated_steps == sorted(set(result.evaluated_steps))
     at = result.evaluated_steps.index(int(result.best_step))
-    rounded = replace(embedded.codec.quantise(result.latents, hard_round), adaptations=result.refined.adaptations)
+    rounded = replace(embedded.codec.quantise(result.latents, hard_round, hard_round), adaptations=result.refined.adaptations)
     bits = embedded.codec.bits(rounded).total
     torch.testing.assert_close(result.evaluations[at, 1], bits / 64**2, rtol=1e-4, atol=0)
 

@@ -59,11 +59,11 @@ class FileEvaluation(pl.Callback):
             image=name,
             height=coded.image.shape[-2],
             width=coded.image.shape[-1],
-            bpp=coded.bpp,
+            bpp=coded.quality.bpp,
             bpp_estimated=outputs["bpp_estimated"],
-            psnr_db=coded.psnr_db,
-            ms_ssim=coded.ms_ssim,
-            rd_loss=rd_loss(pl_module.objective, coded.bpp, coded.psnr_db, coded.ms_ssim),
+            psnr_db=coded.quality.psnr_db,
+            ms_ssim=coded.quality.ms_ssim,
+            rd_loss=rd_loss(pl_module.objective, coded.quality.bpp, coded.quality.psnr_db, coded.quality.ms_ssim),
         )
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

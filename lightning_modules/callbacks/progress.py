@@ -11,6 +11,7 @@ from rich import progress as bars
 
 from data.refinement_data import RefinementBatch
 from lightning_modules.refinement_module import RefinedImage, RefinementModule
+from sga.photograph import RefinedPhotograph
 from sga.refinement.result import Progress
 
 
@@ -64,7 +65,7 @@ class RefinementProgress(pl.Callback):
             left = elapsed / self._done * (self._batches - self._done)
             done = {image.name for image in images}
             names = ", ".join(sorted(done) + [f"{name} failed" for name in self._failed(pl_module, batch)])
-            losses = ", ".join(f"R-D loss {image.base.rd_loss:.4f} -> {image.refined.rd_loss:.4f}" for image in images)
+            losses = ", ".join(_change(image.photograph) for image in images)
             print(f"[{self._done}/{self._batches}] {names}  {losses}  {elapsed:.0f} s, {left:.0f} s left", flush=True)
 
     @staticmethod
@@ -86,3 +87,8 @@ class RefinementProgress(pl.Callback):
     def _stop(self) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def _change(photograph: RefinedPhotograph) -> str:
+    before, after = (coded.quality.loss(photograph.objective) for coded in (photograph.base, photograph.refined))
+    return f"R-D loss {before:.4f} -> {after:.4f}"

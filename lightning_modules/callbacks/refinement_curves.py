@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from data.refinement_data import RefinementBatch
 from lightning_modules.refinement_module import RefinedImage, RefinementModule
+from sga.photograph import RefinedPhotograph
 from sga.refinement.result import CURVES, EVALUATED, Progress
 
 
@@ -51,7 +52,7 @@ class RefinementCurves(pl.Callback):
     def on_predict_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any, **__: Any) -> None:
         images: Sequence[RefinedImage] = outputs
         for image in images:
-            self._images[image.name].finish(image)
+            self._images[image.name].finish(image.photograph)
         self._close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -89,7 +90,7 @@ class ImageCurves:
         self._relaxed, self._evaluated = max(self._relaxed, len(curves)), max(self._evaluated, len(true))
         self.writer.flush()
 
-    def finish(self, image: RefinedImage) -> None:
+    def finish(self, image: RefinedPhotograph) -> None:
         """Writes what is left, and the pictures."""
         self.extend(image.curves, image.evaluations, image.evaluated_steps)
         for name, pixels in {"original": image.original, "base": image.base.image, "refined": image.refined.image}.items():

@@ -59,17 +59,17 @@ class ResultWriter(pl.Callback):
                     write_atomically(self.output / FAILURES / f"{name}.txt", pl_module.failures[name].encode())
 
     def _write(self, image: RefinedImage, module: RefinementModule) -> None:
-        for folder, content in ((BITSTREAMS, image.refined.file), (BASE_BITSTREAMS, image.base.file)):
+        for folder, content in ((BITSTREAMS, image.photograph.file), (BASE_BITSTREAMS, image.photograph.base.file)):
             target = self.output / folder / f"{image.name}.bin"
             write_atomically(target, content)
             if target.read_bytes() != content:
                 raise OSError(f"{target} does not hold what was written")
-        write_image(image.refined.image, self.output / RECONSTRUCTIONS / f"{image.name}.png")
+        write_image(image.photograph.image, self.output / RECONSTRUCTIONS / f"{image.name}.png")
         result = image_result(image, module)
         pixels = result.height * result.width
-        payload_bpp = 8 * (len(image.refined.file) - MAX_OVERHEAD_BYTES) / pixels
+        payload_bpp = 8 * (len(image.photograph.file) - MAX_OVERHEAD_BYTES) / pixels
         # Under 1000 bytes the coder's own flush is more than the tolerance.
-        if len(image.refined.file) > 1000 and abs(payload_bpp / result.bpp_estimated - 1) > TOLERATED_GAP:
+        if len(image.photograph.file) > 1000 and abs(payload_bpp / result.bpp_estimated - 1) > TOLERATED_GAP:
             rank_zero_warn(f"{image.name}: {payload_bpp:.4f} coded bits a pixel, {result.bpp_estimated:.4f} estimated")
         arithmetic = str(step_dtype(module.precision, module.device)).removeprefix("torch.")
         identity = {
@@ -100,24 +100,25 @@ class EndOnSigterm(pl.Callback):
 
 def image_result(image: RefinedImage, module: RefinementModule) -> ImageResult:
     """The row of an image."""
-    base, refined = image.base, image.refined
+    photograph = image.photograph
+    base, refined, objective = photograph.base.quality, photograph.quality, photograph.objective
     return ImageResult(
         image=image.name,
-        height=image.original.shape[-2],
-        width=image.original.shape[-1],
-        method=module.method,
+        height=photograph.original.shape[-2],
+        width=photograph.original.shape[-1],
+        method=module.settings.rounding.name,
         steps=module.settings.steps,
-        lmbda=image.lmbda,
-        distortion=module.objective.distortion,
+        lmbda=float(objective.lmbda),
+        distortion=objective.distortion,
         bpp_base=base.bpp,
         psnr_db_base=base.psnr_db,
         ms_ssim_base=base.ms_ssim,
-        rd_loss_base=base.rd_loss,
+        rd_loss_base=base.loss(objective),  # type: ignore[arg-type]
         bpp=refined.bpp,
         psnr_db=refined.psnr_db,
         ms_ssim=refined.ms_ssim,
-        rd_loss=refined.rd_loss,
-        bpp_estimated=image.bpp_estimated,
-        best_step=image.best_step,
-        seconds=image.seconds,
+        rd_loss=refined.loss(objective),  # type: ignore[arg-type]
+        bpp_estimated=photograph.bpp_estimated,
+        best_step=photograph.best_step,
+        seconds=photograph.seconds,
     )

@@ -6,7 +6,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", category=FutureWarning)  # its import warns of what torch will drop
     import compressai.models  # noqa: F401
 
-from sga.codecs.base import Bits, Codec, Distortion, Latents, Prior, Quantise, Quantised
+from sga.codecs.base import Bits, Codec, Latents, Prior, Quantised, Round
 from sga.codecs.cheng2020_anchor import Cheng2020AnchorCodec
 from sga.codecs.cheng2020_attention import Cheng2020AttentionCodec
 from sga.codecs.context_model import ContextModelCodec
@@ -20,12 +20,11 @@ __all__ = [
     "Cheng2020AttentionCodec",
     "Codec",
     "ContextModelCodec",
-    "Distortion",
     "FactorisedPriorCodec",
     "Latents",
     "MeanScaleHyperpriorCodec",
     "Prior",
-    "Quantise",
     "Quantised",
+    "Round",
     "ScaleHyperpriorCodec",
 ]

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from compressai.models import CompressionModel
@@ -21,14 +21,11 @@ from torch import Tensor, nn
 from sga.codecs.adaptation import Adaptation
 from sga.codecs.frozen import FrozenTransform
 
-Distortion = Literal["mse", "ms_ssim"]
-"""What a model weighs the rate against: the squared error, or 1 - MS-SSIM."""
-
 TRANSFORMS = ("g_a.", "g_s.")
 """How the names of the weights of the analysis and of the synthesis begin."""
 
-Quantise = Callable[[Tensor, Tensor | None], Tensor]
-"""``quantise(value, offset)``: a hard, relaxed or noisy rounding of ``value`` about ``offset`` (``None``: about 0)."""
+Round = Callable[[Tensor, Tensor | None], Tensor]
+"""``round(value, offset)``: a hard, relaxed or noisy rounding of ``value`` about ``offset`` (``None``: about 0)."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +137,14 @@ class Codec(nn.Module, ABC):
     Attributes:
         net: The CompressAI model. Its parameters and buffers are the whole state of a codec.
         stride: Sides of the input of :meth:`analyse` must be multiples of this many pixels.
+        y_stride: Pixels per element of y, along each side.
+        published_as: CompressAI's name of the architecture; ``None`` where it has none.
     """
 
     net: CompressionModel
     stride: int
+    y_stride = 16
+    published_as: str | None = None
     adaptable = False
     """Whether a file may change the prior of y by an :class:`Adaptation`."""
     synthesis_transforms: tuple[str, ...] = ("g_s", "h_s")
@@ -163,10 +164,10 @@ class Codec(nn.Module, ABC):
         """``y`` ``[B, M, H/16, W/16]``, in fp32, with the z that the encoder would choose for it."""
 
     @abstractmethod
-    def quantise(self, latents: Latents, quantise: Quantise) -> Quantised:
-        """Latents rounded by ``quantise``, hyper-latents first, each about the offset at which it is coded.
+    def quantise(self, latents: Latents, round_y: Round, round_z: Round) -> Quantised:
+        """Latents rounded by ``round_y`` and ``round_z``, hyper-latents first, each about the offset at which it is coded.
 
-        ``quantise`` is called once with the very tensors that ``latents`` holds, so that it can tell them apart.
+        Each is called once; ``round_z`` not at all where there is no z.
         """
 
     def bits(self, quantised: Quantised) -> Bits:
@@ -260,6 +261,16 @@ class Codec(nn.Module, ABC):
         for name in self.synthesis_transforms:
             fast.net._modules[name] = FrozenTransform(getattr(self.net, name), dtype)
         return fast.requires_grad_(False).eval()
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The arguments of the class that make a codec of the same sizes."""
+        return {"N": int(self.net.N), "M": int(self.net.M)}
+
+    @property
+    def transforms(self) -> list[nn.Module]:
+        """The networks of the model, without its entropy models."""
+        return [getattr(self.net, name) for name in ("g_a", "g_s", "h_a", "h_s") if hasattr(self.net, name)]
 
     @property
     def device(self) -> torch.device:

@@ -18,14 +18,17 @@ from compressai.zoo.pretrained import load_pretrained
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sga.codecs.base import TRANSFORMS, Codec, Distortion
+from sga.checks import require_positive
+from sga.codecs.base import TRANSFORMS, Codec
+from sga.distortion import DistortionName
+from sga.rate_distortion import Objective
 
 CDF, CDF_LENGTH = "._quantized_cdf", "._cdf_length"
 TABLES = ("._offset", CDF, CDF_LENGTH, ".scale_table")
 CONSTANTS = (".pedestal", ".bound", ".target", ".scale_bound", ".mask")
 PREFIXES = ("codec.net.", "module.", "net.")
 ZOO = "zoo:"
-LMBDAS: dict[Distortion, tuple[float, ...]] = {
+LMBDAS: dict[DistortionName, tuple[float, ...]] = {
     "mse": (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800),
     "ms_ssim": (2.40, 4.58, 8.73, 16.64, 31.73, 60.50, 115.37, 220.00),
 }
@@ -46,16 +49,46 @@ class LoadedCodec:
     """A codec ready to code.
 
     Attributes:
-        codec: In evaluation mode, no parameter requires a gradient, coding tables made.
-        lmbda: The lambda that it was trained with, where the checkpoint says.
-        distortion: ``mse`` or ``ms_ssim``: what it was trained for; where the checkpoint does not say, ``mse``.
-        model_hash: See :func:`model_hash`.
+        codec: Codec in evaluation mode; no parameter requires a gradient, coding tables are made.
+        lmbda: Lambda that it was trained with, where the checkpoint says.
+        distortion: DistortionName that it was trained for; where the checkpoint does not say, ``mse``.
+        model_hash: Name of weights and tables in files; see :func:`model_hash`.
     """
 
     codec: Codec
     lmbda: float | None
-    distortion: Distortion
+    distortion: DistortionName
     model_hash: bytes
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.codec.device
+
+    def to(self, device: torch.device | str) -> LoadedCodec:
+        """The same codec on another device; the weights are moved, not copied."""
+        self.codec.to(device)
+        return self
+
+    def objective(self, lmbda: float | None = None, distortion: DistortionName | None = None) -> Objective:
+        """The loss of a refinement: the one that the codec was trained on, but for what is given.
+
+        Args:
+            lmbda: Weight of the distortion, above 0.
+            distortion: DistortionName; another than that of the training needs a lambda too.
+
+        Raises:
+            ValueError: The lambda is out of range, or none is given and the checkpoint's is not known or does not count.
+        """
+        distortion = distortion or self.distortion
+        if lmbda is not None:
+            require_positive(lmbda=lmbda)
+            return Objective(float(lmbda), distortion)
+        if distortion != self.distortion:
+            raise ValueError(f"lambdas for MSE and MS-SSIM do not compare: give a lambda (lmbda) with the distortion {distortion}")
+        if self.lmbda is None:
+            raise ValueError("the checkpoint does not say the lambda it was trained with: give one (lmbda)")
+        return Objective(self.lmbda, distortion)
 
 
 @dataclass(frozen=True)
@@ -64,7 +97,7 @@ class CheckpointFile:
 
     state: State
     lmbda: float | None
-    distortion: Distortion
+    distortion: DistortionName
 
 
 def load_codec(checkpoint: str | Path) -> LoadedCodec:
@@ -93,7 +126,7 @@ def load_codec(checkpoint: str | Path) -> LoadedCodec:
     return LoadedCodec(codec, file.lmbda, file.distortion, model_hash(codec))
 
 
-def coding_copy(codec: Codec, lmbda: float, distortion: Distortion) -> LoadedCodec:
+def coding_copy(codec: Codec, lmbda: float, distortion: DistortionName) -> LoadedCodec:
     """A copy of a codec in training, ready to code: what :func:`load_codec` makes of its checkpoint.
 
     The codec itself gets no tables: they may move its medians, and its checkpoints must not hold them.
@@ -153,7 +186,7 @@ def without_tables(state: Mapping[str, Tensor]) -> State:
 
 def codec_spec(codec: Codec) -> dict[str, Any]:
     """Class and sizes of a codec, in plain types."""
-    return {"class": type(codec).__name__, "N": int(codec.net.N), "M": int(codec.net.M)}
+    return {"class": type(codec).__name__, **codec.sizes}
 
 
 def without_padding(cdf: Tensor, lengths: Tensor) -> Tensor:
@@ -234,5 +267,5 @@ def _read_zoo(name: str) -> CheckpointFile:
         state = dict(build(quality=level, metric=metric, pretrained=True).state_dict())
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{name} cannot be had (it is downloaded at first use): {error}") from error
-    distortion: Distortion = "mse" if metric == "mse" else "ms_ssim"
+    distortion: DistortionName = "mse" if metric == "mse" else "ms_ssim"
     return CheckpointFile(state, LMBDAS[distortion][level - 1], distortion)

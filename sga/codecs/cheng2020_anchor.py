@@ -35,6 +35,7 @@ class Cheng2020AnchorCodec(ContextModelCodec):
         N: Channels of the transforms, of y and of z.
     """
 
+    published_as = "cheng2020-anchor"
     net: Cheng2020Anchor
     architecture = Cheng2020Anchor
     has_attention = False

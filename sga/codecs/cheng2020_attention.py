@@ -14,6 +14,7 @@ class Cheng2020AttentionCodec(Cheng2020AnchorCodec):
         N: Channels of the transforms, of y and of z.
     """
 
+    published_as = "cheng2020-attn"
     net: Cheng2020Attention
     architecture = Cheng2020Attention
     has_attention = True

@@ -13,7 +13,7 @@ from compressai.models import JointAutoregressiveHierarchicalPriors
 from torch import Tensor, nn
 
 from sga.codecs.adaptation import Adaptation
-from sga.codecs.base import Latents, Prior, Quantise, Quantised
+from sga.codecs.base import Latents, Prior, Quantised, Round
 from sga.codecs.entropy import StreamDecoder, compress, medians, table_indexes
 from sga.codecs.mean_scale_hyperprior import MeanScaleHyperpriorCodec
 
@@ -49,6 +49,7 @@ class ContextModelCodec(MeanScaleHyperpriorCodec):
         M: Channels of y.
     """
 
+    published_as = "mbt2018"
     net: JointAutoregressiveHierarchicalPriors
     architecture = JointAutoregressiveHierarchicalPriors
     adaptable = False
@@ -66,12 +67,12 @@ class ContextModelCodec(MeanScaleHyperpriorCodec):
         M, N = state["g_a.6.weight"].shape[:2]
         return cls(N, M)
 
-    def quantise(self, latents: Latents, quantise: Quantise) -> Quantised:
+    def quantise(self, latents: Latents, round_y: Round, round_z: Round) -> Quantised:
         assert latents.z is not None
-        z_hat = quantise(latents.z, medians(self.net.entropy_bottleneck, latents.z.dtype))
+        z_hat = round_z(latents.z, medians(self.net.entropy_bottleneck, latents.z.dtype))
         predicted = self.net.h_s(z_hat).float()
         if self.training:
-            y_hat = quantise(latents.y, None)
+            y_hat = round_y(latents.y, None)
             return Quantised(y_hat, z_hat, self.context_prior(predicted, y_hat))
         with torch.autocast(predicted.device.type, enabled=False):
             y_hat, means = self._round_serially(latents.y, predicted)
@@ -79,7 +80,7 @@ class ContextModelCodec(MeanScaleHyperpriorCodec):
                 through = self.context_prior(predicted, y_hat).means
                 assert through is not None
                 means = means + (through - through.detach())
-            y_hat = quantise(latents.y, means)
+            y_hat = round_y(latents.y, means)
             return Quantised(y_hat, z_hat, self.context_prior(predicted, y_hat))
 
     def context_prior(self, predicted: Tensor, y_hat: Tensor) -> Prior:

@@ -9,7 +9,7 @@ import torch
 from compressai.models import FactorizedPrior
 from torch import Tensor, nn
 
-from sga.codecs.base import Codec, Latents, Prior, Quantise, Quantised
+from sga.codecs.base import Codec, Latents, Prior, Quantised, Round
 from sga.codecs.entropy import channel_indexes, compress, decompress, factorised_bits, medians
 
 
@@ -26,6 +26,7 @@ class FactorisedPriorCodec(Codec):
     """
 
     stride = 16
+    published_as = "bmshj2018-factorized"
     net: FactorizedPrior
     synthesis_transforms = ("g_s",)
 
@@ -44,8 +45,8 @@ class FactorisedPriorCodec(Codec):
     def latents_of(self, y: Tensor) -> Latents:
         return Latents(y.float(), None)
 
-    def quantise(self, latents: Latents, quantise: Quantise) -> Quantised:
-        return Quantised(quantise(latents.y, medians(self.net.entropy_bottleneck, latents.y.dtype)), None, None)
+    def quantise(self, latents: Latents, round_y: Round, round_z: Round) -> Quantised:
+        return Quantised(round_y(latents.y, medians(self.net.entropy_bottleneck, latents.y.dtype)), None, None)
 
     def bits_of_y(self, y_hat: Tensor, prior: Prior | None) -> Tensor:
         # The density needs fp32: differences of two nearly equal probabilities vanish in bf16.

@@ -21,6 +21,7 @@ class MeanScaleHyperpriorCodec(ScaleHyperpriorCodec):
         M: Channels of y.
     """
 
+    published_as = "mbt2018-mean"
     net: MeanScaleHyperprior
     architecture = MeanScaleHyperprior
     predicted = 2

@@ -10,7 +10,7 @@ from compressai.models import ScaleHyperprior
 from torch import Tensor, nn
 
 from sga.codecs.adaptation import Adaptation
-from sga.codecs.base import Codec, Latents, Prior, Quantise, Quantised
+from sga.codecs.base import Codec, Latents, Prior, Quantised, Round
 from sga.codecs.entropy import channel_indexes, compress, decompress, factorised_bits, gaussian_bits, medians, table_indexes
 
 
@@ -28,6 +28,7 @@ class ScaleHyperpriorCodec(Codec):
 
     stride = 64
     adaptable = True
+    published_as = "bmshj2018-hyperprior"
     net: ScaleHyperprior
     architecture: type[ScaleHyperprior] = ScaleHyperprior
     predicted = 1
@@ -65,11 +66,11 @@ class ScaleHyperpriorCodec(Codec):
         """As :meth:`prior`, for a codec whose prior depends on ``y_hat`` too."""
         return self.prior(predicted)
 
-    def quantise(self, latents: Latents, quantise: Quantise) -> Quantised:
+    def quantise(self, latents: Latents, round_y: Round, round_z: Round) -> Quantised:
         assert latents.z is not None
-        z_hat = quantise(latents.z, medians(self.net.entropy_bottleneck, latents.z.dtype))
+        z_hat = round_z(latents.z, medians(self.net.entropy_bottleneck, latents.z.dtype))
         prior = self.prior(self.net.h_s(z_hat).float())
-        return Quantised(quantise(latents.y, prior.means), z_hat, prior)
+        return Quantised(round_y(latents.y, prior.means), z_hat, prior)
 
     def bits_of_y(self, y_hat: Tensor, prior: Prior | None) -> Tensor:
         assert prior is not None

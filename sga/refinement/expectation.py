@@ -1,7 +1,6 @@
-"""How latents that are no integers stand for a file while they are optimised: by a random sample, or in expectation.
+"""The expected loss of rounding at random, its curvature and its step: no sample of y is needed.
 
-Sampling (SGA, SGA+ and the baselines) rounds y and z at random and lets the loss of the sample stand for all. The expectation needs
-no sample of y. Let y be rounded at random, each element alone, down with probability 1 - p and up with p, its fractional part. Then
+Let y be rounded at random, each element alone, down with probability 1 - p and up with p, its fractional part. Then
 
 - the mean of the rounded y is y itself;
 - the expected bits are ``(1 - p) bits(floor y) + p bits(floor y + 1)``, exactly where the prior of an element does not depend on
@@ -24,17 +23,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sga.codecs.adaptation import Adaptation
-from sga.codecs.base import Bits, Codec, Latents
-from sga.rate_distortion import Objective, TruePixels, ms_ssim
-from sga.refinement.rounding import Noise, Rounding, SigmoidScaledLogitRounding
+from sga.codecs.base import Latents
+from sga.refinement.relaxation import Adaptations, Method, Problem, Relaxation, Relaxed
+from sga.refinement.rounding import Rounding, SigmoidScaledLogitRounding
 from sga.refinement.schedules import Ramp, Schedule
 
-Adaptations = tuple[Adaptation | None, ...]
-"""One an image; none at all where files adapt nothing."""
 
-
-class ExpectedRounding(Rounding):
+class ExpectedRounding(Method):
     """The expected loss of rounding y at random, see the module; z is sampled.
 
     Args:
@@ -53,92 +48,42 @@ class ExpectedRounding(Rounding):
         self.z = SigmoidScaledLogitRounding(a=1.33) if z is None else z
         self.excess, self.probes, self.stops = excess, probes, stops
 
+    def relaxation(self, problem: Problem) -> Relaxation:
+        return Expectation(self, problem)
+
     def resting_at(self, step: int, steps: int) -> ExpectedRounding:
-        """As it is at ``step`` of ``steps``, at every step: for going on a little from latents that were reached there, with
-        fewer probes, as they take longer than a few steps do."""
+        """As the base class; with fewer probes, as they take longer than a few steps do."""
         weight = self.excess(step, steps)
         return ExpectedRounding(self.z, Ramp(weight, weight), max(1, self.probes // 4), self.stops)
 
-    def __call__(self, value: Tensor, offset: Tensor | None, tau: float, noise: Noise) -> Tensor:
-        return self.z(value, offset, tau, noise)
-
-
-@dataclass(frozen=True)
-class Relaxed:
-    """What stands for a file at one step.
-
-    Attributes:
-        x_hat: ``[B, 3, H, W]``.
-        bits: Of each image.
-        excess: Distortion to add to that of ``x_hat``, ``[B]``; ``None`` for a sample.
-    """
-
-    x_hat: Tensor
-    bits: Bits
-    excess: Tensor | None = None
-
-
-class Relaxation:
-    """A method at work on a batch of images.
-
-    Args:
-        rounding: The method.
-        codec: Frozen, in the arithmetic of the steps.
-        noise: Of the images.
-    """
-
-    def __init__(self, rounding: Rounding, codec: Codec, noise: Noise) -> None:
-        self.rounding, self.codec, self.noise = rounding, codec, noise
-
-    def __call__(self, latents: Latents, adaptations: Adaptations, tau: float, step: int, steps: int) -> Relaxed:
-        """What stands for the file of ``latents`` with these adaptations, at ``step`` of ``steps`` and temperature ``tau``."""
-        sample = self.codec.quantise(latents, lambda value, offset: self.rounding(value, offset, tau, self.noise))
-        sample = replace(sample, adaptations=adaptations)
-        return Relaxed(self.codec.synthesise(sample.y_hat), self.codec.bits(sample))
-
-    def step(self, latents: Latents, optimizer: torch.optim.Optimizer) -> None:
-        """A step of the optimiser from the gradients that the loss of the last call has left in ``latents``."""
-        optimizer.step()
-
 
 class Expectation(Relaxation):
-    """As the base class, for :class:`ExpectedRounding`.
+    """:class:`ExpectedRounding` at work on a batch.
 
     Args:
-        rounding, codec, noise: See :class:`Relaxation`.
-        x: The images ``[B, 3, H, W]``.
-        y_hat: Where the curvature is taken, ``[B, M, H/16, W/16]``.
-        objective: Of the distortion.
-        true: The pixels that count.
+        method: Its settings.
+        problem: Batch.
     """
 
-    rounding: ExpectedRounding
-
-    def __init__(
-        self,
-        rounding: ExpectedRounding,
-        codec: Codec,
-        noise: Noise,
-        x: Tensor,
-        y_hat: Tensor,
-        objective: Objective,
-        true: TruePixels,
-    ) -> None:
-        super().__init__(rounding, codec, noise)
-        self.curvature = self._curvature(x, y_hat, objective, true)
+    def __init__(self, method: ExpectedRounding, problem: Problem) -> None:
+        self.method, self.problem = method, problem
+        self.curvature = curvature(problem, method.probes)
         self._cell: _Cell | None = None
 
     def __call__(self, latents: Latents, adaptations: Adaptations, tau: float, step: int, steps: int) -> Relaxed:
-        offsets: list[Tensor | None] = []
+        codec = self.problem.codec
+        about: list[Tensor | None] = []
 
-        def quantise(value: Tensor, offset: Tensor | None) -> Tensor:
-            if value is not latents.y:
-                return self.rounding(value, offset, tau, self.noise)
-            offsets.append(offset)
-            return value if self._cell is None or offset is None else self._cell.follow(value, offset)
+        def round_y(y: Tensor, offset: Tensor | None) -> Tensor:
+            """The mean of y rounded at random: y itself."""
+            about.append(offset)
+            return y if self._cell is None or offset is None else self._cell.follow(y, offset)
 
-        mean = replace(self.codec.quantise(latents, quantise), adaptations=adaptations)
-        (offset,) = offsets
+        def round_z(z: Tensor, offset: Tensor | None) -> Tensor:
+            return self.method.z(z, offset, tau, self.problem.noise)
+
+        mean = replace(codec.quantise(latents, round_y, round_z), adaptations=adaptations)
+        (offset,) = about
         centred = mean.y_hat if offset is None else mean.y_hat - offset
         floor = torch.floor(centred.detach())
         at_integer = centred.detach() == floor
@@ -148,17 +93,17 @@ class Expectation(Relaxation):
         up = centred - floor  # the probability of rounding up
         down = floor if offset is None else floor + offset
         prior = mean.adapted_prior
-        bits_down, bits_up = self.codec.bits_of_y(down, prior), self.codec.bits_of_y(down + 1, prior)
+        bits_down, bits_up = codec.bits_of_y(down, prior), codec.bits_of_y(down + 1, prior)
         expected = (1 - up) * bits_down + up * bits_up
-        weight = self.rounding.excess(step, steps)
+        weight = self.method.excess(step, steps)
         excess = weight * (self.curvature * up * (1 - up)).sum((1, 2, 3))
-        if self.rounding.stops and excess.requires_grad:
+        if self.method.stops and excess.requires_grad:
             excess.retain_grad()
             with torch.no_grad():
-                bits_below = self.codec.bits_of_y(down - 1, prior)
+                bits_below = codec.bits_of_y(down - 1, prior)
                 kink = bits_up - 2 * bits_down + bits_below
             self._cell = _Cell(floor, at_integer, None if offset is None else offset.detach(), kink, weight, excess)
-        return Relaxed(self.codec.synthesise(mean.y_hat), self.codec.total_bits(expected, mean), excess)
+        return Relaxed(codec.synthesise(mean.y_hat), codec.total_bits(expected, mean), excess)
 
     def step(self, latents: Latents, optimizer: torch.optim.Optimizer) -> None:
         """As the base class, but no element of y crosses an integer, and one at an integer stays where the loss rises both ways;
@@ -180,52 +125,28 @@ class Expectation(Relaxation):
             high = torch.where(stays, low, low + 1)
             cell.stop(y, low, high)
 
-    def _curvature(self, x: Tensor, y_hat: Tensor, objective: Objective, true: TruePixels) -> Tensor:
-        """Distortion that an element's own variance adds, of the shape of ``y_hat``: the diagonal of J^T W J.
 
-        Estimated as the mean of (J^T W^(1/2) v)^2 over random signs v, and over neighbours, which have about the same.
-        """
-        y_hat = y_hat.detach().requires_grad_()
-        x_hat = self.codec.synthesise(y_hat)
-        root = pixel_curvature(x, x_hat.detach(), objective, true, self.noise).sqrt()
-        total = torch.zeros_like(y_hat)
-        for _ in range(self.rounding.probes):
-            signs = torch.where(self.noise.uniform(x_hat) < 0.5, -root, root)
-            (gradient,) = torch.autograd.grad(x_hat, y_hat, signs, retain_graph=True)
-            total += gradient.square()
-        inside = (total > 0).float()  # latents of padding alone have no part in the mean
-        total, inside = (F.avg_pool2d(F.pad(each, (1, 1, 1, 1), mode="replicate"), 3, stride=1) for each in (total, inside))
-        return total / (self.rounding.probes * inside.clamp(min=1e-6))
+def curvature(problem: Problem, probes: int) -> Tensor:
+    """Distortion that the variance of each element of y adds, of the shape of ``problem.y_hat``: the diagonal of J^T W J.
 
-
-PROBES = 8
-"""Random directions for the curvature of MS-SSIM."""
-
-
-def pixel_curvature(x: Tensor, x_hat: Tensor, objective: Objective, true: TruePixels, noise: Noise) -> Tensor:
-    """Half the second derivative of the distortion by each value of ``x_hat``, 0 where a pixel does not count: ``[B, 3, H, W]``.
-
-    That of MS-SSIM is the diagonal of its Hessian, estimated from random signs, smoothed and kept above 0.
+    J is the synthesis' Jacobian, W the curvature of the distortion. Estimated as the mean of (J^T W^(1/2) v)^2 over ``probes``
+    vectors v of random signs, and over neighbours, which have about the same.
 
     Raises:
         ValueError: The objective is MS-SSIM and an image is too small for it.
     """
-    if objective.distortion == "mse":
-        curvature = torch.ones_like(x) / (3 * true.count.view(-1, 1, 1, 1))
-    else:
-        x_hat = x_hat.detach().requires_grad_()
-        loss = -ms_ssim(x, x_hat, true).sum()
-        (gradient,) = torch.autograd.grad(loss, x_hat, create_graph=True)
-        curvature = torch.zeros_like(x)
-        for _ in range(PROBES):
-            signs = torch.where(noise.uniform(x) < 0.5, -1.0, 1.0)
-            (product,) = torch.autograd.grad(gradient, x_hat, signs, retain_graph=True)
-            # MS-SSIM has a kink where contrasts are opposite, with no second derivative.
-            curvature += torch.nan_to_num(signs * product, nan=0.0, posinf=0.0, neginf=0.0) / (2 * PROBES)
-        mask = torch.ones_like(x[:, :1]) if true.mask is None else true.mask
-        near = F.avg_pool2d(mask, 15, 1, 7).clamp(min=1e-6)  # share of true pixels about each
-        curvature = (F.avg_pool2d(curvature.mean(1, keepdim=True), 15, 1, 7) / near).clamp(min=0).expand_as(x)
-    return curvature if true.mask is None else curvature * true.mask
+    codec, noise = problem.codec, problem.noise
+    y_hat = problem.y_hat.detach().requires_grad_()
+    x_hat = codec.synthesise(y_hat)
+    root = problem.objective.measure.curvature(problem.x, x_hat.detach(), problem.true, noise.signs).sqrt()
+    total = torch.zeros_like(y_hat)
+    for _ in range(probes):
+        signs = torch.where(noise.uniform(x_hat) < 0.5, -root, root)
+        (gradient,) = torch.autograd.grad(x_hat, y_hat, signs, retain_graph=True)
+        total += gradient.square()
+    inside = (total > 0).float()  # latents of padding alone have no part in the mean
+    total, inside = (F.avg_pool2d(F.pad(each, (1, 1, 1, 1), mode="replicate"), 3, stride=1) for each in (total, inside))
+    return total / (probes * inside.clamp(min=1e-6))
 
 
 @dataclass
@@ -262,12 +183,3 @@ class _Cell:
         with torch.no_grad():
             y.copy_(torch.where(self.at_integer, self.floor + offset, y))
         return torch.where(self.at_integer, y + (offset - offset.detach()), y)
-
-
-def relaxation(
-    rounding: Rounding, codec: Codec, noise: Noise, x: Tensor, y_hat: Tensor, objective: Objective, true: TruePixels
-) -> Relaxation:
-    """The method at work; arguments as of :class:`Expectation`."""
-    if isinstance(rounding, ExpectedRounding):
-        return Expectation(rounding, codec, noise, x, y_hat, objective, true)
-    return Relaxation(rounding, codec, noise)

@@ -16,22 +16,24 @@ from torch import Tensor
 
 from sga.codecs.adaptation import Adaptation
 from sga.codecs.base import Codec, Latents, Quantised
+from sga.distortion import TruePixels
 from sga.memory import keep_freed_memory
-from sga.rate_distortion import Objective, RateDistortion, TruePixels, rate_distortion
-from sga.refinement.expectation import relaxation
+from sga.rate_distortion import Objective, RateDistortion, rate_distortion
 from sga.refinement.fit_prior import adapt
+from sga.refinement.noise import Noise
+from sga.refinement.relaxation import Problem
 from sga.refinement.result import CURVES, Progress, RefinementResult
-from sga.refinement.rounding import Noise, hard_round
+from sga.refinement.rounding import hard_round
 from sga.refinement.settings import RefinerSettings
-from sga.refinement.target import LambdaController
+from sga.refinement.target import Controller
 
 Listener = Callable[[Progress], None]
-"""Told after each hard evaluation but that of the start."""
+"""Called after each hard evaluation but that of the start."""
 
 
 @dataclass
-class _Search:
-    """The best latents so far, image by image, kept on the device, and the table of all that were evaluated."""
+class _Best:
+    """The best latents so far, image by image, kept on the device, and the table of all hard evaluations."""
 
     latents: Latents
     adaptations: tuple[Adaptation | None, ...]
@@ -43,8 +45,8 @@ class _Search:
     steps: list[int]
 
     @classmethod
-    def of(cls, latents: Latents, rounded: Quantised, found: RateDistortion, score: Tensor, lmbda: float | Tensor) -> _Search:
-        """Begins with the start of a refinement."""
+    def of(cls, latents: Latents, rounded: Quantised, found: RateDistortion, score: Tensor, lmbda: float | Tensor) -> _Best:
+        """The start of a refinement."""
         adaptations = rounded.adaptations or (None,) * len(score)
         everywhere = torch.as_tensor(lmbda, dtype=score.dtype, device=score.device).expand_as(score)
         kept, step = latents.map(lambda value: value.detach().clone()), torch.zeros_like(score, dtype=torch.long)
@@ -72,25 +74,23 @@ def refine(
     codec: Codec,
     x: Tensor,
     sizes: Sequence[tuple[int, int]],
-    objective: Objective,
+    controller: Controller,
     settings: RefinerSettings,
     seeds: Sequence[int],
     listener: Listener | None = None,
-    controller: LambdaController | None = None,
     start: Latents | None = None,
 ) -> RefinementResult:
-    """Optimises the latents of images under relaxed rounding and rounds them hard.
+    """The latents of images, optimised under relaxed rounding and rounded hard.
 
     Args:
-        codec: With coding tables made. It is not changed.
+        codec: Codec with coding tables made. It is not changed.
         x: Padded images ``[B, 3, H, W]`` in [0, 1], fp32, on the codec's device.
         sizes: True ``(height, width)`` of each image: the distortion is of those pixels alone, and the bits of all latents count,
-            a pixel of those.
-        objective: What is minimised; it need not be that of the training.
+            per pixel of those.
+        controller: Loss that is minimised, and which latents are the best.
         settings: How they are optimised.
-        seeds: One an image, of its noise.
+        seeds: Seed of the noise of each image.
         listener: See :data:`Listener`.
-        controller: Moves lambda, from that of its own objective on, and says which latents are the best.
         start: Real-valued latents to go on from; by default the encoder's, with a y of 0 where it stands for padding alone.
 
     Raises:
@@ -99,46 +99,39 @@ def refine(
     started = time.perf_counter()
     keep_freed_memory()
     x = x.contiguous(memory_format=torch.channels_last)
-    true = TruePixels.of(x, sizes)
+    true, noise = TruePixels.of(x, sizes), Noise(seeds, x.device)
+
+    # Hard evaluations are in fp32, as files are; steps in the arithmetic that the settings ask for.
     exact = codec.frozen(torch.float32)
     fast = exact if settings.dtype == torch.float32 else codec.frozen(settings.dtype)
-    noise = Noise(seeds, x.device)
+    evaluate = _HardEvaluation(exact, x, true)
 
-    def evaluate(latents: Latents, adapting: bool) -> tuple[Quantised, RateDistortion]:
-        with torch.no_grad():
-            quantised = exact.quantise(latents, hard_round)
-            if adapting:
-                quantised = adapt(exact, quantised)
-            x_hat = exact.synthesise(quantised.y_hat).clamp_(0, 1).mul_(255).round_().div_(255)
-            return quantised, rate_distortion(x, x_hat, exact.bits(quantised), objective, true)
-
-    def score(found: RateDistortion, progress: float) -> Tensor:
-        if settings.select == "last":
-            return torch.full_like(found.loss, -progress)
-        return found.loss if controller is None else controller.score(found, progress)
-
-    objective = objective if controller is None else controller.objective
+    # The base is the encoder's latents, of which a file adapts nothing; the steps begin at `begin`. A refinement that goes on
+    # from another's latents has these as both.
+    objective = controller.objective
     encoded, begin = _encoded(codec, x, true) if start is None else (start, start)
-    base, first = evaluate(encoded, settings.adapt_prior and start is not None)
+    base, first = evaluate(encoded, objective, settings.adapt_prior and start is not None)
+    best = _Best.of(encoded, base, first, controller.score(first, 0.0), objective.lmbda)
+
+    # What the file would tell its decoder about the prior is found here and at each hard evaluation, and held in between.
     anew = settings.adapt_prior and settings.steps > 0 and start is None
-    rounded = adapt(exact, exact.quantise(begin, hard_round)) if anew else base
+    rounded = adapt(exact, exact.quantise(begin, hard_round, hard_round)) if anew else base
+
     latents = begin.map(lambda value: value.detach().clone(memory_format=torch.channels_last).requires_grad_())
     optimizer = _optimizer(latents, settings)
-    search = _Search.of(encoded, base, first, score(first, 0.0), objective.lmbda)
-    relax = relaxation(settings.rounding, fast, noise, x, base.y_hat, objective, true) if settings.steps else None
-    if controller is not None:
-        objective = controller.observe(first, 0.0)
+    if settings.steps:
+        relax = settings.rounding.relaxation(Problem(fast, x, base.y_hat, objective, true, noise))
+    objective = controller.observe(first, 0.0)
     curves = torch.zeros(settings.steps, len(CURVES), len(x), device=x.device)
 
     for step in range(settings.steps):
-        assert relax is not None
         tau = settings.temperature(step, settings.steps)
         factor = settings.learning_rate_factor(step, settings.steps)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         relaxed = relax(latents, rounded.adaptations, tau, step, settings.steps)
         now = rate_distortion(x, relaxed.x_hat, relaxed.bits, objective, true, relaxed.excess)
-        # Bits of the whole image rather than bits a pixel: Adam's epsilon then matters at no size.
+        # Bits of the whole image rather than bits per pixel: Adam's epsilon then matters at no size.
         optimizer.zero_grad(set_to_none=True)
         (now.loss * true.count).sum().backward()
         relax.step(latents, optimizer)
@@ -147,28 +140,52 @@ def refine(
 
         done = step + 1
         if done % settings.evaluate_every == 0 or done == settings.steps:
-            rounded, hard = evaluate(latents, settings.adapt_prior)
-            search.offer(done, latents, rounded, hard, score(hard, done / settings.steps), objective.lmbda)
-            if controller is not None:
-                objective = controller.observe(hard, done / settings.steps)
+            progress = done / settings.steps
+            rounded, hard = evaluate(latents, objective, settings.adapt_prior)
+            best.offer(done, latents, rounded, hard, controller.score(hard, progress), objective.lmbda)
+            objective = controller.observe(hard, progress)
             if listener is not None:
-                listener(Progress(curves[:done], torch.stack(search.evaluations), list(search.steps), search.loss))
+                listener(Progress(curves[:done], torch.stack(best.evaluations), list(best.steps), best.loss))
 
     with torch.no_grad():
-        refined = replace(codec.quantise(search.latents, hard_round), adaptations=search.adaptations)
+        refined = replace(codec.quantise(best.latents, hard_round, hard_round), adaptations=best.adaptations)
     return RefinementResult(
         base=base,
         refined=refined,
-        latents=search.latents,
-        lmbda=search.lmbda,
+        latents=best.latents,
+        lmbda=best.lmbda,
         base_loss=first.loss,
-        refined_loss=search.loss,
-        best_step=search.best_step,
+        refined_loss=best.loss,
+        best_step=best.best_step,
         curves=curves.cpu(),
-        evaluations=torch.stack(search.evaluations).cpu(),
-        evaluated_steps=search.steps,
+        evaluations=torch.stack(best.evaluations).cpu(),
+        evaluated_steps=best.steps,
         seconds=time.perf_counter() - started,
     )
+
+
+@dataclass(frozen=True)
+class _HardEvaluation:
+    """The true loss of latents: rounded hard, the image of 8 bits, bits by the densities.
+
+    Attributes:
+        codec: Codec in fp32.
+        x: Padded images ``[B, 3, H, W]``.
+        true: Pixels that count.
+    """
+
+    codec: Codec
+    x: Tensor
+    true: TruePixels
+
+    @torch.no_grad()
+    def __call__(self, latents: Latents, objective: Objective, adapting: bool) -> tuple[Quantised, RateDistortion]:
+        """The rounded latents, with the adaptations of the prior that pay where ``adapting``, and what they cost."""
+        quantised = self.codec.quantise(latents, hard_round, hard_round)
+        if adapting:
+            quantised = adapt(self.codec, quantised)
+        x_hat = self.codec.synthesise(quantised.y_hat).clamp_(0, 1).mul_(255).round_().div_(255)
+        return quantised, rate_distortion(self.x, x_hat, self.codec.bits(quantised), objective, self.true)
 
 
 @torch.no_grad()

@@ -7,14 +7,15 @@ section 3.3; Perugachi-Diaz et al. 2024, arXiv 2401.17789, section 3).
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sga.checks import require_positive
+from sga.refinement.noise import Noise
+from sga.refinement.relaxation import Method, Problem, Relaxation, Sampled
 
 CLIP = 1e-5
 """Distances stay this far from 0 and 1, where the log-weights are infinite."""
@@ -25,41 +26,15 @@ def hard_round(value: Tensor, offset: Tensor | None = None) -> Tensor:
     return torch.round(value) if offset is None else torch.round(value - offset) + offset
 
 
-class Noise:
-    """Random numbers for a batch of which each image has its own generator.
-
-    An image draws the same numbers in any batch, on any rank and in any order.
-
-    Args:
-        seeds: One seed an image.
-        device: Where the numbers are drawn.
-    """
-
-    def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:
-        self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-
-    def uniform(self, like: Tensor) -> Tensor:
-        """U(0, 1) of the shape of ``like`` ``[B, ...]`` in fp32, row i from the generator of image i."""
-        out = torch.empty_like(like, dtype=torch.float32, memory_format=torch.contiguous_format)
-        for row, generator in zip(out, self._generators, strict=True):
-            row.uniform_(generator=generator)
-        return out
-
-    def logistic(self, like: Tensor) -> Tensor:
-        """The difference of two Gumbel variables, drawn as one number: as :meth:`uniform`."""
-        return torch.logit(self.uniform(like).clamp_(1e-7, 1 - 1e-7))
-
-    def gumbel(self, like: Tensor) -> Tensor:
-        """Standard Gumbel noise: as :meth:`uniform`."""
-        return -torch.log(-torch.log(self.uniform(like).clamp_(1e-7, 1 - 1e-7)))
-
-
-class Rounding(ABC):
+class Rounding(Method):
     """A differentiable stand-in for rounding, used while latents are optimised or a codec is trained."""
 
     @abstractmethod
     def __call__(self, value: Tensor, offset: Tensor | None, tau: float, noise: Noise) -> Tensor:
         """The relaxed rounding of ``value`` ``[B, ...]`` about ``offset`` (``None``: 0) at temperature ``tau`` > 0."""
+
+    def relaxation(self, problem: Problem) -> Relaxation:
+        return Sampled(self, problem)
 
 
 class UniformNoise(Rounding):

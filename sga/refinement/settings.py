@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from sga.refinement.rounding import Rounding
+from sga.refinement.relaxation import Method
 from sga.refinement.schedules import Constant, Schedule
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -23,7 +23,7 @@ class RefinerSettings:
     """How latents are optimised.
 
     Attributes:
-        rounding: The relaxation.
+        rounding: Method of the relaxation.
         temperature: tau at each step.
         steps: Adam steps; 0 leaves the latents as the encoder made them.
         adapt_prior: Let the file tell the decoder about the prior where that pays; see
@@ -41,7 +41,7 @@ class RefinerSettings:
         ValueError: A number is out of range; it has the name that it has in the files of ``configs/refine``.
     """
 
-    rounding: Rounding
+    rounding: Method
     temperature: Schedule
     steps: int = 500
     adapt_prior: bool = False
@@ -71,12 +71,6 @@ class RefinerSettings:
     def learning_rates(self) -> tuple[float, float]:
         """Of y and of z."""
         return self.learning_rate, self.learning_rate if self.learning_rate_z is None else self.learning_rate_z
-
-
-def method_name(rounding: Rounding) -> str:
-    """``SigmoidScaledLogitRounding`` as ``sigmoid_scaled_logit``, for tables."""
-    name = type(rounding).__name__.removesuffix("Rounding")
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
 
 
 def step_dtype(precision: Precision, device: torch.device) -> torch.dtype:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from sga.checks import require_positive
 from sga.rate_distortion import Objective, RateDistortion
+from sga.refinement.settings import Select
 
 SLOPE = 0.25
 """d log(bpp) / d log(lambda) of a refinement, and - d log(MSE) / d log(lambda): 0.2 to 0.3 as measured on photographs."""
@@ -107,7 +109,43 @@ class FileSize:
         return self.ratio * estimated + self.overhead_bpp
 
 
-class LambdaController:
+class Controller(ABC):
+    """What says, at the hard evaluations of a refinement, which loss it goes on with and which latents are the best.
+
+    Attributes:
+        objective: Loss of the steps from now on.
+    """
+
+    objective: Objective
+
+    @abstractmethod
+    def score(self, found: RateDistortion, progress: float) -> Tensor:
+        """Rank of hard-rounded latents, ``[B]``, the least is the best; ``progress`` in [0, 1] of the steps are done."""
+
+    @abstractmethod
+    def observe(self, found: RateDistortion, progress: float) -> Objective:
+        """The loss to go on with after a hard evaluation."""
+
+
+class FixedLambda(Controller):
+    """One loss from the first step to the last.
+
+    Args:
+        objective: Loss that is minimised.
+        select: ``best``: latents rank by their true loss; ``last``: by their step, as in the papers.
+    """
+
+    def __init__(self, objective: Objective, select: Select = "best") -> None:
+        self.objective, self.select = objective, select
+
+    def score(self, found: RateDistortion, progress: float) -> Tensor:
+        return torch.full_like(found.loss, -progress) if self.select == "last" else found.loss
+
+    def observe(self, found: RateDistortion, progress: float) -> Objective:
+        return self.objective
+
+
+class LambdaController(Controller):
     """Moves the lambda of each image at the hard evaluations of a refinement until its file is what is asked for.
 
     A proportional-integral rule on log(lambda), which knows of a model no more than :data:`SLOPE`. Images do not know of one
