@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 
 from sga.refinement.settings import RefinerSettings, step_dtype
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "refine"
+CONFIGS = Path(__file__).parents[2] / "configs" / "refine"
 PRESETS = ("fast", "balanced", "best")
 DEFAULT = "balanced"
 
