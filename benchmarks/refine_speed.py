@@ -29,6 +29,7 @@ from sga.memory import keep_freed_memory
 from sga.rate_distortion import Objective
 from sga.refinement.presets import preset
 from sga.refinement.refiner import refine
+from sga.refinement.settings import step_dtype
 from sga.refinement.target import FixedLambda
 
 LMBDA = 0.013
@@ -119,7 +120,7 @@ def measure(height: int, width: int, blocks: int, steps: int) -> dict[str, Any]:
         "image": [width, height],
         "steps_a_block": steps,
         "blocks": blocks,
-        "arithmetic": str(settings.dtype),
+        "arithmetic": str(step_dtype(settings.precision, x.device)),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),

@@ -71,7 +71,7 @@ class ResultWriter(pl.Callback):
         # Under 1000 bytes the coder's own flush is more than the tolerance.
         if len(image.photograph.file) > 1000 and abs(payload_bpp / result.bpp_estimated - 1) > TOLERATED_GAP:
             rank_zero_warn(f"{image.name}: {payload_bpp:.4f} coded bits a pixel, {result.bpp_estimated:.4f} estimated")
-        arithmetic = str(step_dtype(module.precision, module.device)).removeprefix("torch.")
+        arithmetic = str(step_dtype(module.settings.precision, module.device)).removeprefix("torch.")
         identity = {
             "fingerprint": self.fingerprint,
             "source": image.source,

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from jsonargparse import ArgumentParser
 
-from sga.refinement.settings import RefinerSettings, step_dtype
+from sga.refinement.settings import RefinerSettings
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "refine"
 PRESETS = ("fast", "balanced", "best")
@@ -54,13 +53,13 @@ def with_config(args: Sequence[str]) -> list[str]:
 
 
 def preset(name: str = DEFAULT, steps: int | None = None) -> RefinerSettings:
-    """The settings of ``configs/refine/NAME.yaml``, in bf16 where the processor multiplies in it.
+    """The settings of ``configs/refine/NAME.yaml``.
 
     Args:
-        name: Of the file; the presets or any other that names all that it needs.
-        steps: In place of the file's.
+        name: Name of the file.
+        steps: Steps in place of the file's.
     """
     parser = ArgumentParser()
-    parser.add_class_arguments(RefinerSettings, "model", skip={"dtype"})
+    parser.add_class_arguments(RefinerSettings, "model")
     found: RefinerSettings = parser.instantiate(parser.parse_path(CONFIGS / f"{name}.yaml")).model
-    return replace(found, steps=found.steps if steps is None else steps, dtype=step_dtype("auto", torch.device("cpu")))
+    return found if steps is None else replace(found, steps=steps)

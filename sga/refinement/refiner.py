@@ -24,7 +24,7 @@ from sga.refinement.noise import Noise
 from sga.refinement.relaxation import Problem
 from sga.refinement.result import CURVES, Progress, RefinementResult
 from sga.refinement.rounding import hard_round
-from sga.refinement.settings import RefinerSettings
+from sga.refinement.settings import RefinerSettings, step_dtype
 from sga.refinement.target import Controller
 
 Listener = Callable[[Progress], None]
@@ -103,7 +103,8 @@ def refine(
 
     # Hard evaluations are in fp32, as files are; steps in the arithmetic that the settings ask for.
     exact = codec.frozen(torch.float32)
-    fast = exact if settings.dtype == torch.float32 else codec.frozen(settings.dtype)
+    dtype = step_dtype(settings.precision, x.device)
+    fast = exact if dtype == torch.float32 else codec.frozen(dtype)
     evaluate = _HardEvaluation(exact, x, true)
 
     # The base is the encoder's latents, of which a file adapts nothing; the steps begin at `begin`. A refinement that goes on

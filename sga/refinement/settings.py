@@ -23,19 +23,21 @@ class RefinerSettings:
     """How latents are optimised.
 
     Attributes:
-        rounding: Method of the relaxation.
+        rounding: Method: the relaxation of rounding.
         temperature: tau at each step.
         steps: Adam steps; 0 leaves the latents as the encoder made them.
-        adapt_prior: Let the file tell the decoder about the prior where that pays; see
-            :class:`sga.codecs.adaptation.Adaptation`. It is found anew at each hard evaluation.
-        learning_rate: Of y.
-        learning_rate_z: Of z; by default that of y.
-        learning_rate_factor: Multiplies both rates at each step.
-        betas: Of Adam.
+        adapt_prior: Whether a file may tell its decoder about the prior of its image, in some 50 bytes, where that pays and there
+            are steps; see :class:`sga.codecs.adaptation.Adaptation`. It is found anew at each hard evaluation. CompressAI does not
+            read such files.
+        learning_rate: Learning rate of y.
+        learning_rate_z: Learning rate of z; by default that of y.
+        learning_rate_factor: Factor of both rates at each step.
+        betas: Decays of Adam's means of the gradient and of its square.
         evaluate_every: Steps between two hard evaluations.
-        select: ``best``: the best of the hard evaluations, the unrefined latents among them; ``last``: the last latents, as
-            the papers do.
-        dtype: Arithmetic of the synthesis in a step; evaluations are in fp32.
+        select: ``best`` of the hard evaluations, the unrefined latents among them, so that no image gets worse; or the ``last``
+            latents, as the papers do.
+        precision: Arithmetic of the steps: ``bf16``, ``fp32``, or ``auto``: bf16 where the processor multiplies in it.
+            Evaluations and files are in fp32 always.
 
     Raises:
         ValueError: A number is out of range; it has the name that it has in the files of ``configs/refine``.
@@ -51,7 +53,7 @@ class RefinerSettings:
     betas: tuple[float, float] = (0.9, 0.999)
     evaluate_every: int = 50
     select: Select = "best"
-    dtype: torch.dtype = torch.float32
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.evaluate_every < 1:
@@ -69,12 +71,12 @@ class RefinerSettings:
 
     @property
     def learning_rates(self) -> tuple[float, float]:
-        """Of y and of z."""
+        """Learning rates of y and of z."""
         return self.learning_rate, self.learning_rate if self.learning_rate_z is None else self.learning_rate_z
 
 
 def step_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The arithmetic of a step; ``auto`` is bf16 where the device multiplies matrices in it."""
+    """The arithmetic of a step on a device; ``auto`` is bf16 where the device multiplies matrices in it."""
     if precision != "auto":
         return torch.bfloat16 if precision == "bf16" else torch.float32
     if device.type == "cuda":
