@@ -49,8 +49,8 @@ class TrainingModule(pl.LightningModule):
         codec: The model to train.
         lmbda: Weight of the distortion; larger is better quality at more bits.
         distortion: ``mse``, or ``ms_ssim`` (crops of 192 pixels or more; lambdas of another scale).
-        learning_rate: Of the codec, at its highest.
-        auxiliary_learning_rate: Of the quantiles, constant.
+        learning_rate: Learning rate of the codec, at its highest.
+        auxiliary_learning_rate: Learning rate of the quantiles, constant.
         schedule: ``cosine`` over ``--trainer.max_steps``, or ``plateau``: halved when the validation loss has not fallen for
             ``plateau_patience`` validations, as CompressAI's models were trained.
         warmup_steps: Steps over which the learning rate rises from 0, before the cosine.
@@ -61,7 +61,7 @@ class TrainingModule(pl.LightningModule):
         compile: Compile the transforms with inductor. It pays from some thousand steps on.
         warm_start: Checkpoint whose weights training starts from, of any kind that ``refine.py`` reads, and of any codec with
             the same transforms.
-        seed: Of the training noise.
+        seed: Seed of the training noise.
 
     Raises:
         ValueError: A number is out of range.

@@ -53,9 +53,9 @@ class Bitstream:
     """What a file says.
 
     Attributes:
-        model_hash: Of the model that wrote it.
-        height: Of the image in pixels.
-        width: Of the image in pixels.
+        model_hash: Hash of the model that wrote it.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
         strings: Entropy-coded strings, in the order of :meth:`Codec.encode`.
     """
 
@@ -106,8 +106,8 @@ def encode_image(loaded: LoadedCodec, quantised: Quantised, height: int, width: 
     Args:
         loaded: The codec, with its tables.
         quantised: Batch of 1.
-        height: Of the image before padding, in pixels.
-        width: Of the image before padding, in pixels.
+        height: Height of the image before padding, in pixels.
+        width: Width of the image before padding, in pixels.
 
     Raises:
         BitstreamError: The image is too large for the format.

@@ -40,9 +40,9 @@ class LatentChannel:
     """A channel of the latents of one image, on the CPU, without what is of padding alone: ``[rows, columns]`` each.
 
     Attributes:
-        number: Of the channel.
+        number: Number of the channel.
         y: Latents, rounded or not.
-        means: That the codec predicts, or ``None``.
+        means: Means that the codec predicts, or ``None``.
         scales: Standard deviations that it predicts; ``None`` without a hyperprior.
         whitened: ``y`` less its means over its scales; ``None`` without a hyperprior.
     """
@@ -75,9 +75,9 @@ def draw_channel(
     """The pictures of :func:`latent_panels`.
 
     Args:
-        channel: To be drawn.
+        channel: Channel to be drawn.
         image: ``[3, H, W]`` in [0, 1].
-        name: Of the latents, in captions.
+        name: Name of the latents in captions.
         beside: Others that are drawn beside it, in the same ranges of grey.
     """
     together = (channel, *beside)

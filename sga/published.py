@@ -140,7 +140,7 @@ class PublishedPoint:
         architecture: CompressAI's name.
         distortion: What the model was trained on.
         quality: 1 to 8; 1 to 6 for the models of Cheng et al. 2020.
-        lmbda: Of its training.
+        lmbda: Lambda of its training.
         bpp: Mean bits a pixel of the files.
         psnr_db: Mean PSNR in dB.
         ms_ssim: Mean MS-SSIM.

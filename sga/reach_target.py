@@ -66,7 +66,7 @@ class TargetedRefinement:
         Args:
             x: Padded images ``[B, 3, H, W]`` in [0, 1], fp32, on the codec's device.
             originals: The images before padding, uint8 ``[3, h, w]``.
-            seeds: One an image, of its noise.
+            seeds: Seed of the noise of each image.
             listener: See :data:`sga.refinement.refiner.Listener`.
 
         Raises:
@@ -93,7 +93,7 @@ class TargetedRefinement:
             x: The padded image, ``[1, 3, H, W]``.
             original: Before padding, uint8 ``[3, h, w]``.
             approached: What :meth:`approach` returned, of this image.
-            seed: Of the image's noise.
+            seed: Seed of the image's noise.
 
         Returns:
             A batch of 1, with the curves of all that was tried.

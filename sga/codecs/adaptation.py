@@ -44,9 +44,9 @@ class Adaptation:
     """The prior of one image, told by its file.
 
     Attributes:
-        gains: Of each channel of y, in eighths of a natural logarithm, -12 ... 12; 0 leaves it.
+        gains: Gain of each channel of y, in eighths of a natural logarithm, -12 ... 12; 0 leaves it.
         channels: The predicted ones, in the order in which a decoder restores them.
-        weights: Of each of them: :data:`TAPS` numbers in sixteenths, -32 ... 32, neighbours first.
+        weights: Weights of the prediction of each of them: :data:`TAPS` numbers in sixteenths, -32 ... 32, neighbours first.
     """
 
     gains: tuple[int, ...]

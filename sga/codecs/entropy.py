@@ -84,7 +84,7 @@ class StreamDecoder:
 
     Args:
         model: With coding tables.
-        string: Of :func:`compress`.
+        string: What :func:`compress` wrote.
 
     Raises:
         RuntimeError: The coding tables were not made.

@@ -25,7 +25,7 @@ class FrozenTransform(nn.Module):
 
     Args:
         transform: Its weights are copied; later changes to them are not seen.
-        dtype: Of weights and of the arithmetic.
+        dtype: Type of the weights and of the arithmetic.
     """
 
     def __init__(self, transform: nn.Sequential, dtype: torch.dtype) -> None:

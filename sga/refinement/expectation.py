@@ -157,8 +157,8 @@ class _Cell:
         floor: The integer below, or at, an element.
         at_integer: Whether it is at it.
         offset: About which it is rounded.
-        kink: By how much the slope of its expected bits is greater above that integer than below.
-        weight: Of the excess.
+        kink: Slope of its expected bits above that integer, less the slope below it.
+        weight: Weight of the excess.
         excess: It gets the gradient of the loss.
     """
 

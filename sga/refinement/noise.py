@@ -14,7 +14,7 @@ class Noise:
     An image draws the same numbers in any batch, on any rank and in any order.
 
     Args:
-        seeds: One seed an image.
+        seeds: One seed per image.
         device: Where the numbers are drawn.
     """
 

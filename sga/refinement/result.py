@@ -13,7 +13,7 @@ CURVES = ("loss", "bpp_y", "bpp_z", "psnr_db", "tau")
 """What ``curves`` hold of each step: the method's own, relaxed quantities."""
 
 EVALUATED = ("rd_loss", "bpp", "psnr_db")
-"""What ``evaluations`` hold of latents rounded hard: the true R-D loss, bits a pixel by the densities, PSNR of the 8-bit image."""
+"""What ``evaluations`` hold of latents rounded hard: the true R-D loss, bits per pixel by the densities, PSNR of the 8-bit image."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Progress:
     """A refinement of B images after one of its hard evaluations, on the device.
 
     Attributes:
-        curves: Of the steps that are done, ``[step, len(CURVES), B]``.
+        curves: Curves of the steps that are done, ``[step, len(CURVES), B]``.
         evaluations: Up to now, ``[n, len(EVALUATED), B]``.
         evaluated_steps: Steps done before each hard evaluation; the last is ``step``.
         best_loss: True R-D loss of the latents that would be selected now, ``[B]``.
@@ -41,7 +41,7 @@ class RefinementResult:
         base: The unrefined latents, hard-rounded.
         refined: The selected latents, hard-rounded.
         latents: The same before rounding.
-        lmbda: Of the loss when they were evaluated, ``[B]``.
+        lmbda: Lambda of the loss when they were evaluated, ``[B]``.
         base_loss: True R-D loss of ``base``, estimated bits, 8-bit pixels: ``[B]``.
         refined_loss: The same of ``refined``.
         best_step: Steps after which the selected latents were reached, ``[B]``.
@@ -81,7 +81,7 @@ class RefinementResult:
         )
 
     def estimated_bpp(self, step: int) -> Tensor:
-        """Bits a pixel, by the densities, of the latents that were evaluated after ``step`` steps: ``[B]``, on the CPU."""
+        """Bits per pixel, by the densities, of the latents that were evaluated after ``step`` steps: ``[B]``, on the CPU."""
         return self.evaluations[self.evaluated_steps.index(step), EVALUATED.index("bpp")]
 
     def followed_by(self, after: RefinementResult) -> RefinementResult:

@@ -41,7 +41,7 @@ class SgaTemperature(Schedule):
 
     Attributes:
         tau_max: Temperature of the first ``t0`` steps.
-        rate: Of the decay, a step.
+        rate: Decay of the logarithm per step.
         t0: Last step at ``tau_max``.
     """
 
@@ -64,7 +64,7 @@ class ScaledSgaTemperature(Schedule):
 
     Attributes:
         tau_max: Temperature of the first part, above 0.
-        decay: Of the logarithm, over all steps; 2 is what the published rate reaches in 2000 steps.
+        decay: Decay of the logarithm over all steps; 2 is what the published rate reaches in 2000 steps.
         hold: Share of the steps at ``tau_max``, in [0, 1]; 0.35 is the published 700 of 2000.
     """
 
@@ -87,7 +87,7 @@ class SgaPlusTemperature(Schedule):
 
     Attributes:
         tau_max: Highest temperature.
-        rate: Of the decay, a step.
+        rate: Decay of the logarithm per step.
     """
 
     tau_max: float = 1.0

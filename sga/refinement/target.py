@@ -40,7 +40,7 @@ class Target:
 
     Attributes:
         quantity: ``bpp``: bits of the file, header included, a pixel; ``psnr_db``: PSNR of the 8-bit image decoded from it.
-        value: In bits a pixel, or in dB.
+        value: Bits per pixel, or dB.
 
     Raises:
         ValueError: ``value`` is not a finite number above 0.
@@ -105,7 +105,7 @@ class FileSize:
     overhead_bpp: Tensor
 
     def bpp(self, estimated: Tensor) -> Tensor:
-        """Bits a pixel of the files, ``[B]``, from estimated ones."""
+        """Bits per pixel of the files, ``[B]``, from estimated ones."""
         return self.ratio * estimated + self.overhead_bpp
 
 
@@ -154,7 +154,7 @@ class LambdaController(Controller):
     Args:
         target: What is asked for.
         start: The loss; its lambda, a number or ``[B]``, is the first.
-        size: Of the files.
+        size: Size of the files.
         moving: Share of the steps in which lambda moves; 0 leaves it.
     """
 
