@@ -69,6 +69,24 @@ class _Best:
         self.evaluations.append(_table(found))
         self.steps.append(step)
 
+    @torch.no_grad()
+    def result(self, codec: Codec, base: Quantised, base_loss: Tensor, curves: Tensor, seconds: float) -> RefinementResult:
+        """The end of a refinement: the best latents, rounded hard."""
+        refined = replace(codec.quantise(self.latents, hard_round, hard_round), adaptations=self.adaptations)
+        return RefinementResult(
+            base=base,
+            refined=refined,
+            latents=self.latents,
+            lmbda=self.lmbda,
+            base_loss=base_loss,
+            refined_loss=self.loss,
+            best_step=self.best_step,
+            curves=curves.cpu(),
+            evaluations=torch.stack(self.evaluations).cpu(),
+            evaluated_steps=self.steps,
+            seconds=seconds,
+        )
+
 
 def refine(
     codec: Codec,
@@ -100,24 +118,13 @@ def refine(
     keep_freed_memory()
     x = x.contiguous(memory_format=torch.channels_last)
     true, noise = TruePixels.of(x, sizes), Noise(seeds, x.device)
-
     # Hard evaluations are in fp32, as files are; steps in the arithmetic that the settings ask for.
-    exact = codec.frozen(torch.float32)
-    dtype = step_dtype(settings.precision, x.device)
-    fast = exact if dtype == torch.float32 else codec.frozen(dtype)
+    exact, fast = codec.frozen(torch.float32), codec.frozen(step_dtype(settings.precision, x.device))
     evaluate = _HardEvaluation(exact, x, true)
-
-    # The base is the encoder's latents, of which a file adapts nothing; the steps begin at `begin`. A refinement that goes on
-    # from another's latents has these as both.
     objective = controller.objective
     encoded, begin = _encoded(codec, x, true) if start is None else (start, start)
-    base, first = evaluate(encoded, objective, settings.adapt_prior and start is not None)
+    base, first, rounded = _base(evaluate, encoded, begin, objective, settings, goes_on=start is not None)
     best = _Best.of(encoded, base, first, controller.score(first, 0.0), objective.lmbda)
-
-    # What the file would tell its decoder about the prior is found here and at each hard evaluation, and held in between.
-    anew = settings.adapt_prior and settings.steps > 0 and start is None
-    rounded = adapt(exact, exact.quantise(begin, hard_round, hard_round)) if anew else base
-
     latents = begin.map(lambda value: value.detach().clone(memory_format=torch.channels_last).requires_grad_())
     optimizer = _optimizer(latents, settings)
     if settings.steps:
@@ -127,42 +134,24 @@ def refine(
 
     for step in range(settings.steps):
         tau = settings.temperature(step, settings.steps)
-        factor = settings.learning_rate_factor(step, settings.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
+        _set_learning_rates(optimizer, settings.learning_rate_factor(step, settings.steps))
         relaxed = relax(latents, rounded.adaptations, tau, step, settings.steps)
         now = rate_distortion(x, relaxed.x_hat, relaxed.bits, objective, true, relaxed.excess)
         # Bits of the whole image rather than bits per pixel: Adam's epsilon then matters at no size.
         optimizer.zero_grad(set_to_none=True)
         (now.loss * true.count).sum().backward()
         relax.step(latents, optimizer)
-        with torch.no_grad():
-            curves[step] = torch.stack([now.loss, now.bpp_y, now.bpp_z, now.psnr_db, torch.full_like(now.loss, tau)])
-
+        curves[step] = torch.stack([now.loss, now.bpp_y, now.bpp_z, now.psnr_db, torch.full_like(now.loss, tau)]).detach()
         done = step + 1
         if done % settings.evaluate_every == 0 or done == settings.steps:
             progress = done / settings.steps
+            # What the file tells its decoder about the prior is found anew here, and held until the next evaluation.
             rounded, hard = evaluate(latents, objective, settings.adapt_prior)
             best.offer(done, latents, rounded, hard, controller.score(hard, progress), objective.lmbda)
             objective = controller.observe(hard, progress)
             if listener is not None:
                 listener(Progress(curves[:done], torch.stack(best.evaluations), list(best.steps), best.loss))
-
-    with torch.no_grad():
-        refined = replace(codec.quantise(best.latents, hard_round, hard_round), adaptations=best.adaptations)
-    return RefinementResult(
-        base=base,
-        refined=refined,
-        latents=best.latents,
-        lmbda=best.lmbda,
-        base_loss=first.loss,
-        refined_loss=best.loss,
-        best_step=best.best_step,
-        curves=curves.cpu(),
-        evaluations=torch.stack(best.evaluations).cpu(),
-        evaluated_steps=best.steps,
-        seconds=time.perf_counter() - started,
-    )
+    return best.result(codec, base, first.loss, curves, time.perf_counter() - started)
 
 
 @dataclass(frozen=True)
@@ -189,6 +178,20 @@ class _HardEvaluation:
         return quantised, rate_distortion(self.x, x_hat, self.codec.bits(quantised), objective, self.true)
 
 
+def _base(
+    evaluate: _HardEvaluation, encoded: Latents, begin: Latents, objective: Objective, settings: RefinerSettings, goes_on: bool
+) -> tuple[Quantised, RateDistortion, Quantised]:
+    """The base, what it costs, and the rounded latents whose adaptations of the prior the first steps take.
+
+    The base is the encoder's latents, in a file that adapts nothing. A refinement that ``goes_on`` from another's latents has those
+    as its base, with what their file adapts.
+    """
+    base, first = evaluate(encoded, objective, settings.adapt_prior and goes_on)
+    if goes_on or not (settings.adapt_prior and settings.steps):
+        return base, first, base
+    return base, first, adapt(evaluate.codec, evaluate.codec.quantise(begin, hard_round, hard_round))
+
+
 @torch.no_grad()
 def _encoded(codec: Codec, x: Tensor, true: TruePixels) -> tuple[Latents, Latents]:
     """The encoder's latents; and the same with a y of 0 where it stands for padding alone, which need not look like anything, and
@@ -208,6 +211,11 @@ def _encoded(codec: Codec, x: Tensor, true: TruePixels) -> tuple[Latents, Latent
 def _optimizer(latents: Latents, settings: RefinerSettings) -> torch.optim.Adam:
     groups = [{"params": [value], "base_lr": rate} for value, rate in zip(latents.tensors(), settings.learning_rates, strict=False)]
     return torch.optim.Adam(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
+
+
+def _set_learning_rates(optimizer: torch.optim.Adam, factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
 
 
 def _table(now: RateDistortion) -> Tensor:

@@ -13,7 +13,7 @@ CURVES = ("loss", "bpp_y", "bpp_z", "psnr_db", "tau")
 """What ``curves`` hold of each step: the method's own, relaxed quantities."""
 
 EVALUATED = ("rd_loss", "bpp", "psnr_db")
-"""What ``evaluations`` hold of latents rounded hard: the true R-D loss, bits per pixel by the densities, PSNR of the 8-bit image."""
+"""What ``evaluations`` hold of latents rounded hard: true R-D loss, bits per pixel by the densities, PSNR of the 8-bit image."""
 
 
 @dataclass(frozen=True)
