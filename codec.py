@@ -16,7 +16,6 @@ from sga.images import LOSSLESS, read_image, write_image
 from sga.photograph import refine_photograph
 from sga.refinement.presets import DEFAULT, PRESETS, preset
 from sga.refinement.target import Target
-from sga.runs.results import format_psnr
 
 
 def encode(args: argparse.Namespace) -> None:
@@ -33,8 +32,7 @@ def encode(args: argparse.Namespace) -> None:
     refined = refine_photograph(loaded, image, loaded.objective(args.lmbda), settings, target, args.seed)
     quality = refined.quality
     write_atomically(args.output, refined.file)
-    psnr = format_psnr(quality.psnr_db)
-    print(f"{args.output}: {len(refined.file)} bytes, {quality.bpp:.4f} bpp, {psnr}, {refined.seconds:.1f} s")
+    print(f"{args.output}: {len(refined.file)} bytes, {quality.bpp:.4f} bpp, {quality.psnr_text}, {refined.seconds:.1f} s")
     if target is not None and not target.reached(quality.bpp, quality.psnr_db):
         fail(target.missed(quality.bpp, quality.psnr_db), 1)
 

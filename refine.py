@@ -32,7 +32,10 @@ from sga.cli import INTERRUPTED, TERMINATED, errors_in_one_line, fail
 from sga.files import write_atomically
 from sga.pictures import draw_comparison
 from sga.refinement.presets import with_config
-from sga.runs.results import CONFIG, FAILURES, IMAGES, claim, names_with_results, print_table, read_failures, read_result, summarise
+from sga.runs.folder import CONFIG, FAILURES, IMAGES, claim, names_with_results, read_failures
+from sga.runs.results import read_result
+from sga.runs.summary import summarise
+from sga.runs.table import print_table
 
 PRINTED = 50
 """Images and failures that are printed one by one; of more, the table is that of the means."""
@@ -225,9 +228,9 @@ def targets_missed(cli: RefinementCLI) -> dict[str, str]:
     target = cli.model.target
     found = (read_result(cli.config.output, file.name) for file in cli.datamodule.share) if target is not None else ()
     return {
-        result.image: target.missed(result.bpp, result.psnr_db)
+        result.image: target.missed(result.refined.bpp, result.refined.psnr_db)
         for result, _ in filter(None, found)
-        if not target.reached(result.bpp, result.psnr_db)
+        if not target.reached(result.refined.bpp, result.refined.psnr_db)
     }
 
 

@@ -16,7 +16,7 @@ from data.folders import unique_names
 from data.named_sets import images_of, sha256_of
 from data.samples import sample_paths
 from sga.images import ImageError, image_size, padded_size, read_image
-from sga.runs.results import is_report, is_run
+from sga.runs.folder import is_report, is_run
 
 SAMPLES = "samples"
 

@@ -10,12 +10,19 @@ from tensorboard.plugins.hparams import summary_v2 as hp  # its api module needs
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_modules.refinement_module import RefinementModule
+from sga.quality import ALWAYS, LATER, METRICS, RD_LOSS, SECONDS, Column
 
 SETTINGS = (
     *("config", "method", "a", "temperature", "tau_max", "steps", "learning_rate", "learning_rate_z"),
     *("adapt_prior", "lmbda", "target_bpp", "target_psnr", "checkpoint", "seed"),
 )
-METRICS = ("rd_loss", "bpp", "psnr_db", "ms_ssim", "seconds")
+MEANS: dict[str, Column] = {
+    "rd_loss": RD_LOSS,
+    **{name: METRICS[name] for name in ALWAYS},
+    "seconds": SECONDS,
+    **{name: METRICS[name] for name in LATER},
+}
+"""What the files measured: columns of ``results.csv`` whose means the table has."""
 
 
 def settings_row(module: RefinementModule, config: str, checkpoint: str) -> dict[str, Any]:
@@ -52,7 +59,7 @@ def write_hparams(output: Path, settings: Mapping[str, Any], means: Mapping[str,
     Args:
         output: Folder of the job.
         settings: See :func:`settings_row`.
-        means: Over the finished images; those of :data:`METRICS` are written as ``mean/NAME``.
+        means: Over the finished images; those of :data:`MEANS` are written as ``mean/NAME``.
     """
     folder = output / "tensorboard"
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,11 +68,14 @@ def write_hparams(output: Path, settings: Mapping[str, Any], means: Mapping[str,
     with SummaryWriter(str(folder)) as writer:
         assert writer.file_writer is not None
         # TensorBoard takes the columns from any one of the jobs it shows, so each names all of them.
-        columns = [hp.Metric(f"mean/{name}", display_name=name) for name in METRICS]
+        columns = [
+            hp.Metric(f"mean/{name}", display_name=name, description=f"{column.heading}, {column.better} is better")
+            for name, column in MEANS.items()
+        ]
         writer.file_writer.add_summary(hp.hparams_config_pb([hp.HParam(name) for name in SETTINGS], columns))
         # Without an id of their own, two jobs of equal settings would share a row.
         trial = "/".join(output.resolve().parts[-2:])
         writer.file_writer.add_summary(hp.hparams_pb(dict(settings), trial_id=trial))
-        for name in METRICS:
+        for name in MEANS:
             if (value := means[name]) is not None:
                 writer.add_scalar(f"mean/{name}", value)

@@ -20,10 +20,10 @@ from bjontegaard import bd_psnr
 from bjontegaard import bd_rate as bjontegaard_rate
 
 from reports.bootstrap import Interval, draws, interval
-from reports.points import Floats, Metric, RateCurve, in_db, shared
+from reports.points import RateCurve, in_db, shared
+from sga.quality import METRICS, Floats
 
 LEAST_POINTS = 4
-NAMES: dict[Metric, str] = {"psnr_db": "PSNR", "ms_ssim": "MS-SSIM"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Bd:
     Attributes:
         anchor: Name of the anchor.
         test: Name of the other curve.
-        metric: Of the quality.
+        metric: Name of the metric of quality.
         images: Over which the means are.
         rate: BD-rate of the mean curves in per cent; negative where the test needs fewer bits.
         rate_interval: Of it; ``None`` of a single image, and where some sample of the images has no BD.
@@ -47,7 +47,7 @@ class Bd:
 
     anchor: str
     test: str
-    metric: Metric
+    metric: str
     images: tuple[str, ...]
     rate: float
     rate_interval: Interval | None
@@ -87,7 +87,7 @@ def bd_quality(bpp: Floats, quality: Floats, test_bpp: Floats, test_quality: Flo
     return float(bd_psnr(bpp, quality, test_bpp, test_quality, "pchip", require_matching_points=False, min_overlap=0))
 
 
-def compare(anchor: RateCurve, test: RateCurve, metric: Metric, samples: int = 1000, seed: int = 0) -> Bd:
+def compare(anchor: RateCurve, test: RateCurve, metric: str, samples: int = 1000, seed: int = 0) -> Bd:
     """A curve against an anchor, over the images that both have measured at all their points.
 
     Raises:
@@ -95,7 +95,7 @@ def compare(anchor: RateCurve, test: RateCurve, metric: Metric, samples: int = 1
     """
     images = shared([anchor, test], metric)
     if not images:
-        raise ValueError(f"{test.name} against {anchor.name}: no image with {NAMES[metric]} in common")
+        raise ValueError(f"{test.name} against {anchor.name}: no image with {METRICS[metric].title} in common")
     measured = (*anchor.values(images, metric), *test.values(images, metric))
 
     def means(chosen: Sequence[int] | slice) -> tuple[Floats, Floats, Floats, Floats]:
@@ -127,7 +127,7 @@ def compare(anchor: RateCurve, test: RateCurve, metric: Metric, samples: int = 1
     )
 
 
-def pairs(curves: Sequence[RateCurve], metric: Metric, samples: int = 1000) -> tuple[list[Bd], list[str]]:
+def pairs(curves: Sequence[RateCurve], metric: str, samples: int = 1000) -> tuple[list[Bd], list[str]]:
     """Every curve against every one before it, but for pairs of classical codecs; and a line for all that is left out."""
     found, left_out = [], []
     long = [curve for curve in curves if len(curve.points) >= LEAST_POINTS]

@@ -7,18 +7,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports.bd_rate import NAMES, Bd, pairs
+from reports.bd_rate import Bd, pairs
 from reports.bootstrap import LEVEL, Interval
-from reports.points import Metric, study_curves
+from reports.points import plotted, study_curves
 from reports.runs import Study, read_study
 from reports.section import Options, Section, Table
 from sga.cli import errors_in_one_line
-from sga.runs.results import NOT_AVAILABLE
+from sga.quality import METRICS, NOT_AVAILABLE
 
 
-def table(found: Sequence[Bd], metric: Metric) -> Table:
+def table(found: Sequence[Bd], metric: str) -> Table:
     """A row a pair."""
-    name = NAMES[metric]
+    name = METRICS[metric].title
     columns = ("curve", "against", "BD-rate", f"BD-{name}", "mean of BD-rates of images", "images", "overlap")
     rows = [
         (
@@ -57,10 +57,10 @@ def table(found: Sequence[Bd], metric: Metric) -> Table:
     return Table(f"Bjontegaard differences, {name}", columns, rows, data_columns, data, note)
 
 
-def tables(study: Study) -> tuple[dict[Metric, Table], list[str]]:
-    """One for PSNR and one for MS-SSIM, where two curves of the study have a BD-rate; and what they leave out, and why."""
-    curves, made, left_out = study_curves(study), dict[Metric, Table](), dict[str, None]()
-    for metric in NAMES:
+def tables(study: Study) -> tuple[dict[str, Table], list[str]]:
+    """One per distortion, by its name, where two curves of the study have a BD-rate; and what they leave out, and why."""
+    curves, made, left_out = study_curves(study), dict[str, Table](), dict[str, None]()
+    for metric in plotted(curves):
         found, reasons = pairs(curves, metric)
         left_out |= dict.fromkeys(reasons)
         if found:

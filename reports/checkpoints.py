@@ -18,11 +18,14 @@ import yaml
 from sga.cli import errors_in_one_line
 from sga.codecs.checkpoint import CheckpointError, load_codec
 from sga.published import published_point
-from sga.quality import rd_loss
+from sga.quality import ALWAYS, LATER, METRICS, RD_LOSS, Column, Quality
 from sga.rate_distortion import Objective
+from sga.runs.folder import CONFIG, SUMMARY
+from sga.runs.results import BASE
 
-FOUND = ("model", "distortion", "lambda", "images", "bpp", "PSNR dB", "MS-SSIM", "R-D loss")
-COLUMNS = (*FOUND, "R-D loss of the means", "published", "gap")
+MEASURED: dict[str, Column] = {**{name: METRICS[name] for name in ALWAYS}, "rd_loss": RD_LOSS}
+FOUND = ("model", "distortion", "lambda", "images", *(column.heading for column in MEASURED.values()))
+COLUMNS = (*FOUND, "R-D loss of the means", "published", "gap", *(METRICS[name].heading for name in LATER))
 
 
 def row(run: Path) -> list[str]:
@@ -32,15 +35,15 @@ def row(run: Path) -> list[str]:
         CheckpointError: The run's checkpoint cannot be used.
         OSError: The folder holds no finished run.
     """
-    summary = json.loads((run / "summary.json").read_text())
-    config = yaml.safe_load((run / "config.yaml").read_text())
+    summary = json.loads((run / SUMMARY).read_text())
+    config = yaml.safe_load((run / CONFIG).read_text())
     loaded = load_codec(config["model"]["checkpoint"])
     lmbda = config["model"].get("lmbda") or loaded.lmbda
     if lmbda is None:
         raise CheckpointError(f"{run}: the lambda of its checkpoint is not known")
     objective = Objective(lmbda, config["model"].get("distortion") or loaded.distortion)
-    bpp, psnr_db, ms_ssim, loss = (summary["means"][f"{name}_base"] for name in ("bpp", "psnr_db", "ms_ssim", "rd_loss"))
-    of_means = rd_loss(objective, bpp, psnr_db, ms_ssim)
+    means = {name: summary["means"].get(f"{name}{BASE}") for name in (*MEASURED, *LATER)}
+    of_means = Quality.from_values(means).loss(objective)
     published = published_point(loaded.codec, objective)
     found = [
         loaded.codec.published_as or type(loaded.codec).__name__,
@@ -48,11 +51,12 @@ def row(run: Path) -> list[str]:
         f"{lmbda:g}",
         str(summary["finished"]),
     ]
-    measured = ((bpp, ".4f"), (psnr_db, ".2f"), (ms_ssim, ".4f"), (loss, ".4f"))
-    numbers = ["n/a" if value is None else format(value, form) for value, form in measured]
+    numbers = [column.text(means[name]) for name, column in MEASURED.items()]
+    newer = [METRICS[name].text(means[name]) for name in LATER]
     if published is None or of_means is None:
-        return [*found, *numbers, "n/a" if of_means is None else f"{of_means:.4f}", "none", ""]
-    return [*found, *numbers, f"{of_means:.4f}", f"{published.rd_loss:.4f}", f"{100 * (of_means / published.rd_loss - 1):+.1f} %"]
+        return [*found, *numbers, RD_LOSS.text(of_means), "none", "", *newer]
+    gap = f"{100 * (of_means / published.rd_loss - 1):+.1f} %"
+    return [*found, *numbers, RD_LOSS.text(of_means), RD_LOSS.text(published.rd_loss), gap, *newer]
 
 
 def main() -> int:

@@ -18,10 +18,11 @@ import importlib
 import io
 import json
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from PIL import Image, features
 from torch import Tensor
@@ -31,8 +32,8 @@ from reports.figures import write_csv
 from sga.cli import errors_in_one_line, fail
 from sga.files import write_atomically
 from sga.images import ImageError, read_image
-from sga.quality import ms_ssim, psnr_db
-from sga.runs.results import IMAGES
+from sga.quality import ALWAYS, LATER, Coding, Quality
+from sga.runs.folder import IMAGES
 
 INSTALL = "pip install -e .[reports]"
 
@@ -78,18 +79,32 @@ class Measurement:
         quality: On the codec's own scale.
         settings: The other settings, in words.
         bytes: Of the file.
-        bpp: The file's bits over the pixels.
-        psnr_db: Of the decoded 8-bit image; ``None`` where it is perfect.
-        ms_ssim: In [0, 1]; ``None`` where a side is under 161 pixels.
+        measured: Numbers of the file, whose columns are beside the others.
     """
 
     codec: str
     quality: int
     settings: str
     bytes: int
-    bpp: float
-    psnr_db: float | None
-    ms_ssim: float | None
+    measured: Quality
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The values by :data:`COLUMNS`."""
+        return {**{name: getattr(self, name) for name in OWN}, **self.measured.columns()}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """The measurement whose values are in a row; metrics that are newer than the row may be missing from it.
+
+        Raises:
+            KeyError, TypeError: The row is damaged.
+        """
+        return cls(**{name: row[name] for name in OWN}, measured=Quality.from_columns(row))
+
+
+OWN = ("codec", "quality", "settings", "bytes")
+COLUMNS = ("image", *OWN, *ALWAYS, *LATER)
 
 
 def _jpeg(subsampling: str) -> ClassicalCodec:
@@ -139,18 +154,13 @@ def measure(codec: ClassicalCodec, image: Tensor, quality: int) -> Measurement:
     Raises:
         ImageError: The codec refuses the image.
     """
+    started = time.perf_counter()
     content = codec.encode(image, quality)
+    encoded = time.perf_counter()
     decoded = read_image(Path(f"{codec.name} of quality {quality}"), content)
-    psnr = psnr_db(image, decoded)
-    return Measurement(
-        codec.name,
-        quality,
-        in_words(codec),
-        len(content),
-        8 * len(content) / (image.shape[-2] * image.shape[-1]),
-        psnr if psnr < float("inf") else None,
-        ms_ssim(image, decoded),
-    )
+    seconds = encoded - started, time.perf_counter() - encoded
+    measured = Quality.of(Coding(image, decoded, 8 * len(content), None, *seconds))
+    return Measurement(codec.name, quality, in_words(codec), len(content), measured)
 
 
 def in_words(codec: ClassicalCodec) -> str:
@@ -169,7 +179,7 @@ def read_measurements(path: Path) -> tuple[str, tuple[Measurement, ...]]:
         return "", ()
     try:
         content = json.loads(path.read_bytes())
-        rows = tuple(Measurement(**{field.name: row[field.name] for field in fields(Measurement)}) for row in content["rows"])
+        rows = tuple(Measurement.from_row(row) for row in content["rows"])
         return str(content["source"]), rows
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path} is damaged: delete it, and the image is measured anew") from None
@@ -204,7 +214,7 @@ def measure_image(file: ImageFile, codecs: Iterable[ClassicalCodec], output: Pat
             except ImageError as error:
                 refused.append(str(error))
                 break  # it would refuse every quality
-            content = {"image": file.name, "source": source, "rows": [asdict(row) for row in rows.values()]}
+            content = {"image": file.name, "source": source, "rows": [row.row for row in rows.values()]}
             write_atomically(path, json.dumps(content, indent=1).encode())
             new += 1
     return new, refused
@@ -213,12 +223,9 @@ def measure_image(file: ImageFile, codecs: Iterable[ClassicalCodec], output: Pat
 def collect(output: Path) -> int:
     """Writes ``results.csv`` and ``results.json``, a row an image, codec and quality, from the files of the images."""
     rows = [
-        {"image": path.stem, **asdict(row)}
-        for path in sorted((output / IMAGES).glob("*.json"))
-        for row in read_measurements(path)[1]
+        {"image": path.stem, **row.row} for path in sorted((output / IMAGES).glob("*.json")) for row in read_measurements(path)[1]
     ]
-    columns = ("image", *(field.name for field in fields(Measurement)))
-    write_csv(output / "results.csv", columns, ([row[column] for column in columns] for row in rows))
+    write_csv(output / "results.csv", COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
     write_atomically(output / "results.json", json.dumps(rows, indent=1).encode())
     return len(rows)
 

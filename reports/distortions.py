@@ -23,9 +23,9 @@ from sga.coding import CodedImage
 from sga.images import read_image
 from sga.photograph import refine_photograph
 from sga.pictures import side_by_side
+from sga.quality import METRICS
 from sga.refinement.presets import preset
 from sga.refinement.target import Target
-from sga.runs.results import format_psnr
 
 
 def refined(loaded: LoadedCodec, image: Tensor, steps: int, target: Target | None = None) -> CodedImage:
@@ -39,8 +39,8 @@ def refined(loaded: LoadedCodec, image: Tensor, steps: int, target: Target | Non
 
 def caption(name: str, coded: CodedImage) -> str:
     """Both metrics and the rate."""
-    similarity = "n/a" if coded.quality.ms_ssim is None else f"{coded.quality.ms_ssim:.4f}"
-    return f"{name}: {coded.quality.bpp:.3f} bpp, {format_psnr(coded.quality.psnr_db)}, MS-SSIM {similarity}"
+    quality, metric = coded.quality, METRICS["ms_ssim"]
+    return f"{name}: {quality.bpp:.3f} bpp, {quality.psnr_text}, {metric.title} {metric.text(quality.ms_ssim)}"
 
 
 def main() -> int:

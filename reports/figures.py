@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from sga.runs.results import NOT_AVAILABLE
+from sga.quality import NOT_AVAILABLE
 
 COLUMN, PAGE = 3.4, 7.0
 """Widths of a figure in inches: a column of a paper, and both."""

@@ -12,7 +12,7 @@ from reports import bd_tables, latents, optimisation, probabilities, rd_curves, 
 from reports.runs import Study, method_names, relative
 from reports.section import Drawing, Options, Section
 from sga.files import write_atomically
-from sga.runs.results import REPORT_PAGE
+from sga.runs.folder import REPORT_PAGE
 
 SECTIONS: list[Callable[[Study, Options], Section]] = [
     tables.section,

@@ -15,7 +15,7 @@ from sga.bitstream import decode_image, decode_latents
 from sga.codecs import Quantised
 from sga.codecs.checkpoint import load_codec
 from sga.images import read_image
-from sga.runs.results import BASE_BITSTREAMS, BITSTREAMS, CONFIG, RECONSTRUCTIONS
+from sga.runs.folder import BASE_BITSTREAMS, BITSTREAMS, CONFIG, RECONSTRUCTIONS
 
 load_once = lru_cache(maxsize=2)(load_codec)
 """The codec of a checkpoint; the last two are kept."""

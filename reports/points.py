@@ -10,7 +10,7 @@ How runs form curves. A *family* is the checkpoints of one architecture trained 
   ``lmbda`` where the search starts; a point a target.
 - A classical codec: a point a quality, from ``STUDY/classical`` (:mod:`reports.classical`).
 
-Runs of no step have the base alone. A point is a mean over images, of their bpp and of their PSNR or MS-SSIM.
+Runs of no step have the base alone. A point is a mean over images, of their bpp and of one of :data:`sga.quality.PLOTTED`.
 """
 
 from __future__ import annotations
@@ -24,26 +24,15 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from reports.classical import read_measurements
 from reports.runs import Run, Study, free_name, method_names
 from sga.codecs.checkpoint import CheckpointError, load_codec
-from sga.runs.results import IMAGES
+from sga.quality import ALWAYS, METRICS, PLOTTED, Floats, Quality
+from sga.runs.folder import IMAGES
 
 CLASSICAL = "classical"
 """Folder of a study with the measurements of classical codecs."""
-
-Metric = Literal["psnr_db", "ms_ssim"]
-Floats = npt.NDArray[np.float64]
-
-
-class Measured(NamedTuple):
-    """Of a file: bits a pixel, PSNR in dB and MS-SSIM; ``None`` where there is none."""
-
-    bpp: float
-    psnr_db: float | None
-    ms_ssim: float | None
 
 
 @dataclass(frozen=True)
@@ -51,7 +40,7 @@ class RatePoint:
     """What was measured of each image at one trade of rate against quality, which the label names."""
 
     label: str
-    images: Mapping[str, Measured]
+    images: Mapping[str, Quality]
 
 
 @dataclass(frozen=True)
@@ -68,31 +57,39 @@ class RateCurve:
     kind: Literal["base", "method", "classical"]
     points: tuple[RatePoint, ...]
 
-    def images(self, metric: Metric) -> set[str]:
+    def images(self, metric: str) -> set[str]:
         """Images of which every point has the metric."""
         return set.intersection(
             *({name for name, found in point.images.items() if getattr(found, metric) is not None} for point in self.points)
         )
 
-    def values(self, images: Sequence[str], metric: Metric) -> tuple[Floats, Floats]:
+    def values(self, images: Sequence[str], metric: str) -> tuple[Floats, Floats]:
         """bpp and metric of each image at each point, ``[points, images]``, ascending in the mean bpp."""
         bpp = np.array([[point.images[image].bpp for image in images] for point in self.points])
         quality = np.array([[getattr(point.images[image], metric) for image in images] for point in self.points])
         order = bpp.mean(1).argsort(kind="stable")
         return bpp[order], quality[order]
 
-    def means(self, images: Sequence[str], metric: Metric) -> tuple[Floats, Floats]:
+    def means(self, images: Sequence[str], metric: str) -> tuple[Floats, Floats]:
         """Mean bpp and mean quality in dB (:func:`in_db`) of each point, ``[points]``, ascending in bpp."""
         bpp, quality = self.values(images, metric)
         return bpp.mean(1), in_db(quality.mean(1), metric)
 
 
-def in_db(quality: Floats, metric: Metric) -> Floats:
-    """PSNR as it is; MS-SSIM as -10 log10(1 - MS-SSIM). Of a mean MS-SSIM, the dB are of the mean, as in CompressAI's plots."""
-    return quality if metric == "psnr_db" else -10 * np.log10(1 - quality)
+def in_db(quality: Floats, metric: str) -> Floats:
+    """Means of a metric of :data:`sga.quality.PLOTTED` in dB that rise with quality; see :class:`sga.quality.Decibels`."""
+    decibels = METRICS[metric].decibels
+    assert decibels is not None
+    return decibels.of(quality)
 
 
-def shared(curves: Sequence[RateCurve], metric: Metric) -> list[str]:
+def plotted(curves: Sequence[RateCurve]) -> list[str]:
+    """Names of the distortions to draw: those of every version, and newer ones that some file of the curves has."""
+    files = [quality for curve in curves for point in curve.points for quality in point.images.values()]
+    return [name for name in PLOTTED if name in ALWAYS or any(getattr(quality, name) is not None for quality in files)]
+
+
+def shared(curves: Sequence[RateCurve], metric: str) -> list[str]:
     """Images of which every point of every curve has the metric, sorted."""
     return sorted(set.intersection(*(curve.images(metric) for curve in curves)))
 
@@ -139,13 +136,13 @@ def study_curves(study: Study) -> list[RateCurve]:
 
 def classical_curves(folder: Path, sources: dict[str, str]) -> list[RateCurve]:
     """The curves of the classical codecs in a folder of measurements; none where there is no such folder."""
-    found: dict[str, dict[int, dict[str, Measured]]] = {}
+    found: dict[str, dict[int, dict[str, Quality]]] = {}
     for path in sorted((folder / IMAGES).glob("*.json")):
         source, rows = read_measurements(path)
         _check_sources(sources, {path.stem: source}, CLASSICAL)
         for row in rows:
             images = found.setdefault(row.codec, {}).setdefault(row.quality, {})
-            images[path.stem] = Measured(row.bpp, row.psnr_db, row.ms_ssim)
+            images[path.stem] = row.measured
     return [
         RateCurve(codec, "classical", tuple(RatePoint(f"quality {quality}", images) for quality, images in points.items()))
         for codec, points in found.items()
@@ -159,18 +156,18 @@ def _check_sources(known: dict[str, str], new: Mapping[str, str], where: str) ->
 
 
 def _base_points(runs: Iterable[Run], family: str) -> tuple[RatePoint, ...]:
-    points: dict[str, dict[str, Measured]] = {}
+    points: dict[str, dict[str, Quality]] = {}
     names: dict[str, str] = {}
     for run in runs:
         if model(run.checkpoint).family == family:
-            measured = {r.image: Measured(r.bpp_base, r.psnr_db_base, r.ms_ssim_base) for r in run.results}
+            measured = {result.image: result.base for result in run.results}
             points[run.model] = measured | points.get(run.model, {})
             names[run.model] = Path(run.checkpoint).name
     return tuple(RatePoint(names[of_model], images) for of_model, images in points.items())
 
 
-def _refined(run: Run) -> dict[str, Measured]:
-    return {r.image: Measured(r.bpp, r.psnr_db, r.ms_ssim) for r in run.results}
+def _refined(run: Run) -> dict[str, Quality]:
+    return {result.image: result.refined for result in run.results}
 
 
 def _groups(runs: Sequence[Run]) -> dict[str, list[Run]]:

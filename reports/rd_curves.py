@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from reports.bd_rate import NAMES, bd_rate
+from reports.bd_rate import bd_rate
 from reports.figures import COLUMN, line, new_figure, save, style
-from reports.points import Floats, Metric, RateCurve, in_db, model, shared, study_curves
+from reports.points import RateCurve, in_db, model, plotted, shared, study_curves
 from reports.runs import Study
 from reports.section import Drawing, Options, Section
 from sga.published import POINTS
+from sga.quality import METRICS, Floats
 
 KODAK = frozenset(f"kodim{number:02d}" for number in range(1, 25))
 KODAK_PIXELS = 768 * 512
-LABELS: dict[Metric, str] = {"psnr_db": "PSNR / dB", "ms_ssim": "MS-SSIM / dB"}
 
 # bpp and PSNR in dB over Kodak, of the authors of bmshj2018-hyperprior (arXiv 1802.01436), trained for MSE.
 BALLE = (
@@ -30,6 +30,8 @@ BALLE = (
     *((0.6864, 34.581), (0.9669, 36.720), (1.3074, 38.808), (1.7275, 40.795)),
 )
 
+PUBLISHED = tuple(name for name in METRICS if all(getattr(point.means, name) is not None for point in POINTS))
+"""Metrics that the published points have."""
 PUBLISHED_MARKERS = ("x", "^", "s", "d", "v", "<")
 MUTED = ("#777777", "#999999")
 CLASSICAL_COLOURS = {"JPEG": "#E69F00", "WebP": "#56B4E9", "AVIF": "#009E73", "HEVC": "#CC79A7", "JPEG XL": "#8c564b"}
@@ -45,20 +47,21 @@ class Line(NamedTuple):
     look: dict[str, Any]
 
 
-def published_lines(study: Study, images: Sequence[str], metric: Metric) -> list[Line]:
-    """CompressAI's points of the study's architectures and training, and the original authors' own; none of other images."""
+def published_lines(study: Study, images: Sequence[str], metric: str) -> list[Line]:
+    """CompressAI's points of the study's architectures and training, and the original authors' own; none of other images, and none
+    of a metric that was not published."""
     pixels = {result.height * result.width for run in study.runs for result in run.results if result.image in images}
-    if not set(images) <= KODAK or pixels != {KODAK_PIXELS}:
+    if metric not in PUBLISHED or not set(images) <= KODAK or pixels != {KODAK_PIXELS}:
         return []
     over = "" if set(images) == KODAK else ", 24 images"
     families = {model(run.checkpoint).family for run in study.runs}
     lines: list[Line] = []
     for architecture, distortion in dict.fromkeys((point.architecture, point.distortion) for point in POINTS):
-        family = f"{architecture} for {NAMES['ms_ssim'] if distortion == 'ms_ssim' else 'MSE'}"
+        family = f"{architecture} for {METRICS['ms_ssim'].title if distortion == 'ms_ssim' else 'MSE'}"
         if family not in families:
             continue
         points = [point for point in POINTS if (point.architecture, point.distortion) == (architecture, distortion)]
-        bpp, quality = (np.array([getattr(point, name) for point in points]) for name in ("bpp", metric))
+        bpp, quality = (np.array([getattr(point.means, name) for point in points]) for name in ("bpp", metric))
         look = {
             "color": MUTED[0],
             "linestyle": "-",
@@ -73,7 +76,7 @@ def published_lines(study: Study, images: Sequence[str], metric: Metric) -> list
     return lines
 
 
-def better_variants(curves: Sequence[RateCurve], metric: Metric) -> list[RateCurve]:
+def better_variants(curves: Sequence[RateCurve], metric: str) -> list[RateCurve]:
     """Of classical codecs that were measured with two chroma formats the one that needs fewer bits, by BD-rate."""
     chosen: dict[str, RateCurve] = {}
     for curve in curves:
@@ -96,7 +99,7 @@ def classical_codec(curve: RateCurve) -> str:
     return curve.name.split(" 4:")[0]
 
 
-def lines_of(study: Study, metric: Metric) -> tuple[list[Line], list[str], list[str]]:
+def lines_of(study: Study, metric: str) -> tuple[list[Line], list[str], list[str]]:
     """What a figure shows, the images that it is over, and a line for all that it leaves out.
 
     Raises:
@@ -106,7 +109,7 @@ def lines_of(study: Study, metric: Metric) -> tuple[list[Line], list[str], list[
     own = [curve for curve in curves if curve.kind != "classical"]
     images = shared(own, metric)
     if not images:
-        raise ValueError(f"no image of which all runs have {NAMES[metric]}")
+        raise ValueError(f"no image of which all runs have {METRICS[metric].title}")
     lines, left_out = [], []
     for number, curve in enumerate(own):
         lines.append(Line(curve.name, *curve.means(images, metric), line(number)))
@@ -120,17 +123,18 @@ def lines_of(study: Study, metric: Metric) -> tuple[list[Line], list[str], list[
         look = {"color": CLASSICAL_COLOURS[codec], "linestyle": CLASSICAL_DASHES[codec], "linewidth": 0.9}
         lines.append(Line(curve.name, *curve.means(images, metric), look))
     published = published_lines(study, images, metric)
-    if not published:
+    if metric in PUBLISHED and not published:
         left_out.append("published points: they are of the Kodak images, and of CompressAI's architectures")
     return [*lines, *published], images, left_out
 
 
-def draw(study: Study, metric: Metric, path: Path) -> tuple[Drawing, list[str]]:
+def draw(study: Study, metric: str, path: Path) -> tuple[Drawing, list[str]]:
     """Draws bpp against a metric into ``path`` (without a suffix); returns it, and a line for all that it leaves out.
 
     Raises:
         ValueError: As :func:`lines_of`.
     """
+    name = METRICS[metric].title
     lines, images, left_out = lines_of(study, metric)
     columns = 2 if max(len(drawn.name) for drawn in lines) <= 22 else 1
     with style():
@@ -138,15 +142,16 @@ def draw(study: Study, metric: Metric, path: Path) -> tuple[Drawing, list[str]]:
         # The study's own lines are above the others.
         for order, drawn in reversed(list(enumerate(lines))):
             axes.plot(drawn.bpp, drawn.quality_db, label=drawn.name, zorder=3 + len(lines) - order, **drawn.look)
-        axes.set(xlabel="rate / bpp", ylabel=LABELS[metric])
+        axes.set(xlabel="rate / bpp", ylabel=f"{name} / dB")
         _limit(axes, lines)
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=columns, columnspacing=1.2)
     rows = [(drawn.name, x, y) for drawn in lines for x, y in zip(drawn.bpp, drawn.quality_db, strict=True)]
-    files = save(figure, path, ("curve", "bpp", f"{NAMES[metric]} dB"), rows)
+    files = save(figure, path, ("curve", "bpp", f"{name} dB"), rows)
     count = f"{len(images)} image{'s' * (len(images) > 1)}"
-    note = " (-10 log10(1 - MS-SSIM))" if metric == "ms_ssim" else ""
-    return Drawing(f"Rate against {NAMES[metric]}{note} of files, means over {count}.", files), left_out
+    decibels = METRICS[metric].decibels
+    note = f" ({decibels.formula})" if decibels is not None and decibels.formula else ""
+    return Drawing(f"Rate against {name}{note} of files, means over {count}.", files), left_out
 
 
 def _limit(axes: Axes, lines: Sequence[Line]) -> None:
@@ -161,13 +166,13 @@ def _limit(axes: Axes, lines: Sequence[Line]) -> None:
 
 
 def section(study: Study, options: Options) -> Section:
-    """A figure for PSNR and one for MS-SSIM.
+    """A figure per distortion that was measured.
 
     Raises:
-        ValueError: Neither can be drawn.
+        ValueError: None can be drawn.
     """
     drawings, left_out = [], dict[str, None]()
-    for metric in LABELS:
+    for metric in plotted(study_curves(study)):
         try:
             drawing, reasons = draw(study, metric, options.output / f"figures/rd_{metric}")
         except ValueError as error:

@@ -15,8 +15,10 @@ import numpy as np
 import yaml
 
 from sga.codecs.checkpoint import EMBEDDED, EMBEDDED_PATH
+from sga.quality import present
 from sga.refinement.target import Target
-from sga.runs.results import CONFIG, ImageResult, is_run, names_with_results, read_result
+from sga.runs.folder import CONFIG, is_run, names_with_results
+from sga.runs.results import ImageResult, read_result
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Run:
         results: Of the images that are finished, by name; at least one.
         sources: SHA-256 of each original's file, by image.
         model_hash: Of the codec's weights, wherever they lay; ``None`` where no result has it.
-        damaged: Images whose result file cannot be read, or lacks a column that today's have.
+        damaged: Images whose result file cannot be read, or lacks a column that every version writes.
         target: What the file of every image was to have; each image then has a lambda of its own, and losses do not compare.
     """
 
@@ -100,9 +102,13 @@ class Run:
         return self.model_hash or self.checkpoint
 
     def mean(self, column: str, images: Sequence[str]) -> float | None:
-        """Mean of a column of ``results.csv`` over the named images; ``None`` where one of them lacks it."""
-        values = [getattr(self.by_image[image], column) for image in images]
-        return None if None in values else float(np.mean(values))
+        """Mean of a column of ``results.csv`` over those of the named images that have a value; ``None`` where none has."""
+        values = present(self.values(column, images))
+        return float(np.mean(values)) if values else None
+
+    def values(self, column: str, images: Sequence[str]) -> list[Any]:
+        """A column of ``results.csv`` of the named images."""
+        return [self.by_image[image].row[column] for image in images]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from reports.figures import write_csv
 from reports.runs import Run, Study, comparable
-from sga.runs.results import NOT_AVAILABLE
+from sga.quality import NOT_AVAILABLE
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ All losses are of the files: their bytes, and the 8-bit image that they decode t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,11 +14,15 @@ import numpy.typing as npt
 from reports.bootstrap import LEVEL, draws, interval
 from reports.runs import Run, Study, comparable, method_names, shared_images, varied
 from reports.section import Options, Section, Table, file_name, over_images
-from sga.runs.results import MEASURED, NOT_AVAILABLE
+from sga.quality import ALWAYS, LATER, METRICS, RD_LOSS, SECONDS, Column, finite
+from sga.runs.results import BASE as BASE_SUFFIX
 
 BASE = "base"
 OF_LOSSES = frozenset({"R-D loss", "change", "change %", "low %", "high %"})
 """Columns that runs with a target do not have."""
+FIRST: dict[str, Column] = {**{name: METRICS[name] for name in ALWAYS}, "rd_loss": RD_LOSS}
+NEWER: dict[str, Column] = {name: METRICS[name] for name in LATER}
+"""Columns of ``results.csv`` in the table of means; the newer ones follow the changes, as they follow in the CSV."""
 
 
 class Change(NamedTuple):
@@ -79,7 +83,7 @@ class Comparison:
 
     def losses(self, run: Run, column: str = "rd_loss") -> list[float]:
         """R-D loss of each shared image."""
-        return [getattr(run.by_image[image], column) for image in self.images]
+        return run.values(column, self.images)
 
     def change(self, run: Run) -> Change:
         """Of the run's mean loss against the reference's."""
@@ -101,35 +105,45 @@ class Comparison:
 
 
 def means_table(comparison: Comparison, label: str) -> Table:
-    """A row a run, its base first: bpp, PSNR, MS-SSIM, R-D loss, and the change of the last; of runs with a target, no losses."""
-    columns = ("run", "method", "steps", "bpp", "PSNR dB", "MS-SSIM", "R-D loss", "seconds an image", "change")
-    data_columns = (*columns[:-1], "change %", "low %", "high %")
-    methods = method_names(comparison.runs)
-    base: list[Any] = [BASE, "", 0, *_means(comparison.runs[0], "_base", comparison.images), None]
-    cells, data = [[*_cells(base), ""]], [[*base, None, None, None]]
+    """A row per run, its base first: the metrics, R-D loss, and the change of the latter; of runs with a target, no losses."""
+    first, newer = ([column.heading for column in columns.values()] for columns in (FIRST, NEWER))
+    names = ("run", "method", "steps", *first, "seconds an image")
+    methods, images = method_names(comparison.runs), comparison.images
+    cells, data = [], []
+
+    def add(run: Run, suffix: str, words: Sequence[Any], seconds: float | None, change: str, changes: Sequence[Any]) -> None:
+        own, other = ([run.mean(f"{name}{suffix}", images) for name in columns] for columns in (FIRST, NEWER))
+        cells.append([*map(str, words), *_texts(FIRST, own), SECONDS.text(seconds), change, *_texts(NEWER, other)])
+        data.append([*words, *own, seconds, *changes, *other])
+
+    add(comparison.runs[0], BASE_SUFFIX, (BASE, "", 0), None, "", (None, None, None))
     for run in comparison.runs:
         if run.steps:
-            row = [
-                run.name,
-                methods[run.name],
-                run.steps,
-                *_means(run, "", comparison.images),
-                run.mean("seconds", comparison.images),
-            ]
-            cells.append([*_cells(row), comparison.shown_change(run)])
-            data.append([*row, *comparison.change(run)])
+            words = (run.name, methods[run.name], run.steps)
+            add(run, "", words, run.mean("seconds", images), comparison.shown_change(run), comparison.change(run))
     note = comparison.note if len(comparison.runs) > 1 else f"{comparison.note} Settings: {_same(comparison)}."
-    table = Table(label, columns, cells, data_columns, data, note)
+    note = " ".join([note, *_left_out(comparison)])
+    data_columns = (*names, "change %", "low %", "high %", *newer)
+    table = Table(label, (*names, "change", *newer), cells, data_columns, data, note)
     return table if comparison.runs[0].target is None else table.without(OF_LOSSES)
 
 
-def _means(run: Run, suffix: str, images: Sequence[str]) -> list[float | None]:
-    return [run.mean(f"{column}{suffix}", images) for column in MEASURED]
+def _texts(columns: Mapping[str, Column], means: Sequence[float | None]) -> list[str]:
+    return [column.text(mean) for column, mean in zip(columns.values(), means, strict=True)]
 
 
-def _cells(row: Sequence[Any]) -> list[str]:
-    forms = ("", "", "", ".4f", ".2f", ".4f", ".4f", ".1f")
-    return [NOT_AVAILABLE if value is None else format(value, form) for value, form in zip(row, forms, strict=True)]
+def _left_out(comparison: Comparison) -> list[str]:
+    """Sentences that count the images that a mean has left out; where a run has none at all, its cell says so."""
+    sides = [(comparison.runs[0], BASE_SUFFIX, BASE), *((run, "", run.name) for run in comparison.runs if run.steps)]
+    sentences = []
+    for name, column in {**FIRST, **NEWER}.items():
+        missing = {
+            label: sum(finite(v) is None for v in run.values(f"{name}{end}", comparison.images)) for run, end, label in sides
+        }
+        some = [f"{count} of {label}" for label, count in missing.items() if 0 < count < len(comparison.images)]
+        if some:
+            sentences.append(f"Images without {column.heading}, left out of its mean: {', '.join(some)}.")
+    return sentences
 
 
 def settings_table(comparison: Comparison, label: str) -> Table:

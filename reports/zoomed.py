@@ -14,7 +14,6 @@ from reports.photographs import base_image, most_different_image, original, refi
 from reports.runs import Run, Study
 from reports.section import Drawing, Options, Section, file_name, section_of_groups
 from sga.quality import psnr_db
-from sga.runs.results import format_psnr
 
 GRID = 8
 """Pixels between the places that are tried."""
@@ -71,8 +70,8 @@ def draw_crops(
     left, top = at if at is not None else place(photograph, list(decoded.values()), size)
     if not (0 <= left <= width - size and 0 <= top <= height - size):
         raise ValueError(f"a square of {size} pixels at {left},{top} is not inside {image}: it has {width} x {height} pixels")
-    measured = {"base": (first.bpp_base, first.psnr_db_base, first.rd_loss_base)}
-    measured |= {run.name: (run.by_image[image].bpp, run.by_image[image].psnr_db, run.by_image[image].rd_loss) for run in runs}
+    measured = {"base": (first.base, first.rd_loss_base)}
+    measured |= {run.name: (run.by_image[image].refined, run.by_image[image].rd_loss) for run in runs}
     by_loss = runs[0].target is None
     square = (slice(None), slice(top, top + size), slice(left, left + size))
     rows: list[tuple[object, ...]] = []
@@ -81,11 +80,12 @@ def draw_crops(
         panels[0].imshow(photograph[square].permute(1, 2, 0).numpy(), interpolation="nearest")
         panels[0].set_title("original\n")
         for axes, (name, pixels) in zip(panels[1:], decoded.items(), strict=True):
-            bpp, psnr, loss = measured[name]
+            quality, loss = measured[name]
             axes.imshow(pixels[square].permute(1, 2, 0).numpy(), interpolation="nearest")
-            axes.set_title(f"{name}\n{bpp:.3f} bpp, {format_psnr(psnr)}")
+            axes.set_title(f"{name}\n{quality.bpp:.3f} bpp, {quality.psnr_text}")
             losses = (loss,) if by_loss else ()
-            rows.append((name, image, left, top, size, bpp, psnr, *losses, psnr_db(photograph[square], pixels[square])))
+            of_crop = psnr_db(photograph[square], pixels[square])
+            rows.append((name, image, left, top, size, quality.bpp, quality.psnr_db, *losses, of_crop))
         for axes in panels:
             axes.set_axis_off()
     loss_column = ("R-D loss",) if by_loss else ()

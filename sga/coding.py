@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch import Tensor
 from sga.bitstream import decode_image, encode_image
 from sga.codecs import Quantised
 from sga.codecs.checkpoint import LoadedCodec
-from sga.quality import Quality
+from sga.quality import Coding, Quality
 
 
 @dataclass(frozen=True)
@@ -27,18 +29,23 @@ class CodedImage:
     quality: Quality
 
 
-def code_image(loaded: LoadedCodec, quantised: Quantised, original: Tensor) -> CodedImage:
+def code_image(loaded: LoadedCodec, quantised: Quantised, original: Tensor, metrics: Collection[str] | None = None) -> CodedImage:
     """The file of ONE image's hard-rounded latents, decoded and measured.
 
     Args:
         loaded: Codec with its tables.
         quantised: Latents, batch of 1.
         original: Image before padding, uint8 ``[3, H, W]``.
+        metrics: What is measured, by the names of the fields of :class:`sga.quality.Quality`; by default everything.
 
     Raises:
         BitstreamError: The image is too large for the format.
     """
     height, width = original.shape[-2:]
+    started = time.perf_counter()
     file = encode_image(loaded, quantised, height, width)
+    encoded = time.perf_counter()
     image = decode_image(loaded, file)
-    return CodedImage(file, image, Quality.of(original, image, 8 * len(file)))
+    decoded = time.perf_counter()
+    coding = Coding(original, image, 8 * len(file), loaded.codec, encoded - started, decoded - encoded)
+    return CodedImage(file, image, Quality.of(coding, metrics))

@@ -95,11 +95,11 @@ class Distortion(ABC):
         """
 
     @abstractmethod
-    def measured(self, psnr_db: float | None, ms_ssim: float | None) -> float | None:
+    def measured(self, mse: float, ms_ssim: float | None) -> float | None:
         """Distortion of a measured image.
 
         Args:
-            psnr_db: PSNR of the 8-bit image in dB; ``None`` or infinite where it is perfect.
+            mse: Mean squared error of the 8-bit image, for pixel values in [0, 1].
             ms_ssim: MS-SSIM in [0, 1]; ``None`` where it is not defined.
 
         Returns:
@@ -120,8 +120,8 @@ class SquaredError(Distortion):
         curvature = torch.ones_like(x) / (3 * true.count.view(-1, 1, 1, 1))
         return curvature if true.mask is None else curvature * true.mask
 
-    def measured(self, psnr_db: float | None, ms_ssim: float | None) -> float:
-        return 0.0 if psnr_db is None else float(10 ** (-psnr_db / 10))
+    def measured(self, mse: float, ms_ssim: float | None) -> float:
+        return mse
 
 
 class StructuralDissimilarity(Distortion):
@@ -149,7 +149,7 @@ class StructuralDissimilarity(Distortion):
         curvature = (F.avg_pool2d(curvature.mean(1, keepdim=True), 15, 1, 7) / near).clamp(min=0).expand_as(x)
         return curvature if true.mask is None else curvature * true.mask
 
-    def measured(self, psnr_db: float | None, ms_ssim: float | None) -> float | None:
+    def measured(self, mse: float, ms_ssim: float | None) -> float | None:
         return None if ms_ssim is None else 1 - ms_ssim
 
 

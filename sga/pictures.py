@@ -12,7 +12,8 @@ from torch import Tensor
 from sga.bitstream import decode_image
 from sga.codecs.checkpoint import LoadedCodec
 from sga.images import read_image
-from sga.runs.results import BASE_BITSTREAMS, BITSTREAMS, ImageResult, format_psnr
+from sga.runs.folder import BASE_BITSTREAMS, BITSTREAMS
+from sga.runs.results import ImageResult
 
 MARGIN = 8
 CAPTION_HEIGHT = 30
@@ -41,12 +42,9 @@ def draw_comparison(loaded: LoadedCodec, original: Path, output: Path, result: I
         The picture, ``comparison.png`` in ``output``.
     """
     panels = {"original": read_image(original)}
-    for caption, folder, bpp, psnr_db in (
-        ("base", BASE_BITSTREAMS, result.bpp_base, result.psnr_db_base),
-        ("refined", BITSTREAMS, result.bpp, result.psnr_db),
-    ):
+    for caption, folder, quality in (("base", BASE_BITSTREAMS, result.base), ("refined", BITSTREAMS, result.refined)):
         decoded = decode_image(loaded, (output / folder / f"{result.image}.bin").read_bytes())
-        panels[f"{caption}: {bpp:.4f} bpp, {format_psnr(psnr_db)}"] = decoded
+        panels[f"{caption}: {quality.bpp:.4f} bpp, {quality.psnr_text}"] = decoded
     path = output / "comparison.png"
     side_by_side(panels, path)
     return path

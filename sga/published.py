@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sga.codecs import Codec
 from sga.codecs.checkpoint import LMBDAS
 from sga.distortion import DistortionName
-from sga.quality import rd_loss
+from sga.quality import Quality
 from sga.rate_distortion import Objective
 
 # bpp, PSNR in dB and MS-SSIM of each quality.
@@ -155,13 +155,18 @@ class PublishedPoint:
     ms_ssim: float
 
     @property
+    def means(self) -> Quality:
+        """The means as the numbers of a file."""
+        return Quality(self.bpp, self.psnr_db, self.ms_ssim)
+
+    @property
     def rd_loss(self) -> float:
         """The Lagrangian of the mean bpp and the mean PSNR (or MS-SSIM): to be compared with one of such means alone.
 
         The MSE of a mean PSNR is below the mean of the MSEs, so that the mean over images of the R-D losses lies some percent above
         this number, even for the published model itself.
         """
-        loss = rd_loss(Objective(self.lmbda, self.distortion), self.bpp, self.psnr_db, self.ms_ssim)
+        loss = self.means.loss(Objective(self.lmbda, self.distortion))
         assert loss is not None
         return loss
 

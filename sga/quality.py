@@ -1,41 +1,83 @@
-"""The measured numbers of an image."""
+"""The measured numbers of a file: each metric is declared once, in :class:`Quality`, and everything else is derived from there.
+
+To add one, write how it is measured and a field of :class:`Quality` (``docs/extending.md`` has an example). It is then in the JSON
+file of every image, ``results.csv``, ``summary.json``, the printed tables, TensorBoard and the reports; files written before it
+existed have no value of it, and ``n/a`` stands in its place.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cached_property
+from typing import Any, Literal, Self, TypeVar, get_type_hints
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sga.codecs import Codec
+from sga.complexity import kmacs_per_pixel
 from sga.distortion import MS_SSIM_MIN_SIDE, TruePixels
 from sga.distortion import ms_ssim as _ms_ssim
+from sga.perceptual import lpips_distance
 from sga.rate_distortion import Objective
+
+NOT_AVAILABLE = "n/a"
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of R, G and B in the luma of BT.601, full range: the matrix of JPEG (JFIF), and what WebP, AVIF and HEIC use for
+photographs by default, so that a PSNR of luma compares with those of classical image codecs."""
+
+Floats = npt.NDArray[np.float64]
+Better = Literal["higher", "lower"]
 
 
 @dataclass(frozen=True)
-class Quality:
-    """Measured numbers of one file."""
+class Coding:
+    """An image through a codec: what a metric is measured from. What is not known is ``None``, as are metrics that need it.
 
-    bpp: float
-    psnr_db: float | None
-    ms_ssim: float | None
+    Attributes:
+        original: uint8 ``[3, H, W]``.
+        image: The decoded image, uint8 ``[3, H, W]``, on the same device.
+        bits: Bits of the file; estimated ones where there is no file.
+        codec: The codec that made it.
+        encode_seconds: Wall time from latents to the file.
+        decode_seconds: Wall time from the file to ``image``.
+    """
 
-    @classmethod
-    def of(cls, original: Tensor, image: Tensor, bits: int) -> Quality:
-        """The numbers of a file of so many bits that decodes to ``image``."""
-        psnr = psnr_db(original, image)
-        height, width = original.shape[-2:]
-        return cls(bits / (height * width), psnr if math.isfinite(psnr) else None, ms_ssim(original, image))
+    original: Tensor
+    image: Tensor
+    bits: float
+    codec: Codec | None = None
+    encode_seconds: float | None = None
+    decode_seconds: float | None = None
 
-    def loss(self, objective: Objective) -> float | None:
-        """The R-D loss; ``None`` where the distortion is not defined."""
-        return rd_loss(objective, self.bpp, self.psnr_db, self.ms_ssim)
+    @property
+    def bpp(self) -> float:
+        """Bits per pixel."""
+        return self.bits / (self.original.shape[-2] * self.original.shape[-1])
+
+    @cached_property
+    def ms_ssim(self) -> float | None:
+        """See :func:`ms_ssim`; kept, since it is slow and two metrics need it."""
+        return ms_ssim(self.original, self.image)
 
 
 def psnr_db(image: Tensor, reconstruction: Tensor) -> float:
     """PSNR in dB of two uint8 images ``[3, H, W]``; infinite where they are equal."""
-    mse = (image.double() - reconstruction.double()).square().mean().item()
+    return _psnr_db((image.double() - reconstruction.double()).square().mean().item())
+
+
+def luma_psnr_db(image: Tensor, reconstruction: Tensor) -> float:
+    """PSNR in dB of the luma (:data:`LUMA`, not rounded, peak 255) of two uint8 images ``[3, H, W]``; infinite for equal luma."""
+    difference = image.double() - reconstruction.double()
+    weights = difference.new_tensor(LUMA)[:, None, None]
+    return _psnr_db((weights * difference).sum(0).square().mean().item())
+
+
+def _psnr_db(mse: float) -> float:
     return 10 * math.log10(255**2 / mse) if mse > 0 else math.inf
 
 
@@ -47,10 +89,239 @@ def ms_ssim(image: Tensor, reconstruction: Tensor) -> float | None:
     return float(_ms_ssim(x, reconstruction[None].float(), TruePixels.of(x), data_range=255.0))
 
 
-def rd_loss(objective: Objective, bpp: float, psnr_db: float | None, ms_ssim: float | None) -> float | None:
-    """The Lagrangian of measured numbers."""
-    distortion = objective.measure.measured(psnr_db, ms_ssim)
-    if distortion is None:
+def ms_ssim_in_db(similarity: float | None) -> float | None:
+    """-10 log10(1 - MS-SSIM); infinite for an MS-SSIM of 1."""
+    if similarity is None:
         return None
-    rate = torch.tensor(bpp, dtype=torch.float64)
-    return objective.loss(rate, rate.new_tensor(distortion)).item()
+    return -10 * math.log10(1 - similarity) if similarity < 1 else math.inf
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of numbers in tables.
+
+    Attributes:
+        title: Name for people.
+        unit: Unit; empty where there is none.
+        form: Format of a number, as of ``format``.
+        better: Which values are better; ``None`` where none is.
+    """
+
+    title: str
+    unit: str = ""
+    form: str = ".4f"
+    better: Better | None = None
+
+    @property
+    def heading(self) -> str:
+        """Title and unit: ``PSNR dB``."""
+        return f"{self.title} {self.unit}".rstrip()
+
+    def text(self, value: float | None) -> str:
+        """A value as tables have it."""
+        return NOT_AVAILABLE if value is None else format(value, self.form)
+
+
+RD_LOSS = Column("R-D loss", better="lower")
+BPP_ESTIMATED = Column("estimated bpp", better="lower")
+SECONDS = Column("seconds", form=".1f", better="lower")
+
+
+@dataclass(frozen=True)
+class Decibels:
+    """How a distortion's means become decibels that rise with quality.
+
+    Attributes:
+        of: The decibels of means ``[n]``.
+        formula: The same for people; empty where means are in dB already.
+    """
+
+    of: Callable[[Floats], Floats]
+    formula: str = ""
+
+
+IN_DB = Decibels(lambda means: means)
+MS_SSIM_IN_DB = Decibels(lambda means: -10.0 * np.log10(1 - means), "-10 log10(1 - MS-SSIM)")
+"""The decibels are of the mean MS-SSIM, as in CompressAI's plots; the column ``ms_ssim_db`` has the mean of the decibels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(Column):
+    """A column that is measured from a coded image.
+
+    Attributes:
+        measure: The number; ``None`` or infinite where it does not exist.
+        decibels: What R-D figures draw and BD-rates compare; ``None``: the metric is no distortion.
+    """
+
+    measure: Callable[[Coding], float | None]
+    decibels: Decibels | None = None
+
+
+def metric(
+    title: str,
+    unit: str = "",
+    form: str = ".4f",
+    *,
+    measure: Callable[[Coding], float | None],
+    better: Better,
+    decibels: Decibels | None = None,
+    always: bool = False,
+    compare: bool = True,
+) -> Any:
+    """A field of :class:`Quality`.
+
+    Args:
+        title, unit, form, better: See :class:`Column`.
+        measure, decibels: See :class:`Metric`.
+        always: Every file of results has it, since the first version; one that lacks it is damaged. Never for a new metric.
+        compare: Whether two qualities that differ in it alone are different.
+    """
+    declared = Metric(title=title, unit=unit, form=form, better=better, measure=measure, decibels=decibels)
+    default = MISSING if always else None
+    return field(default=default, compare=compare, metadata={"metric": declared})
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The measured numbers of one file, or their means; ``None`` where a number does not exist.
+
+    Attributes:
+        bpp: Bits of the whole file, header included, per pixel of the true image.
+        psnr_db: PSNR of the 8-bit RGB image in dB; ``None`` where it is perfect.
+        ms_ssim: MS-SSIM of the 8-bit image, in [0, 1]; ``None`` where a side is under 161 pixels.
+        ms_ssim_db: -10 log10(1 - MS-SSIM); ``None`` also where the image is perfect.
+        psnr_y_db: PSNR of the BT.601 luma in dB; ``None`` where it is perfect.
+        encode_seconds: Wall time from latents to the file.
+        decode_seconds: Wall time from the file to the 8-bit image: entropy decoding and synthesis.
+        kmacs_per_pixel: Thousands of multiply-accumulates per pixel of the padded image in the decoder's transforms.
+        lpips: LPIPS (AlexNet, version 0.1), 0 for equal images; ``None`` where it is not installed (``pip install
+            sga-lightning[metrics]``).
+        mse: Mean squared error for pixel values in [0, 1], not a column; ``None`` where only its PSNR is known.
+    """
+
+    bpp: float = metric("bpp", measure=lambda coding: coding.bpp, better="lower", always=True)
+    psnr_db: float | None = metric(
+        "PSNR",
+        "dB",
+        ".2f",
+        measure=lambda coding: psnr_db(coding.original, coding.image),
+        better="higher",
+        decibels=IN_DB,
+        always=True,
+    )
+    ms_ssim: float | None = metric(
+        "MS-SSIM",
+        measure=lambda coding: coding.ms_ssim,
+        better="higher",
+        decibels=MS_SSIM_IN_DB,
+        always=True,
+    )
+    ms_ssim_db: float | None = metric("MS-SSIM", "dB", ".2f", measure=lambda coding: ms_ssim_in_db(coding.ms_ssim), better="higher")
+    psnr_y_db: float | None = metric(
+        "PSNR-Y",
+        "dB",
+        ".2f",
+        measure=lambda coding: luma_psnr_db(coding.original, coding.image),
+        better="higher",
+        decibels=IN_DB,
+    )
+    encode_seconds: float | None = metric(
+        "encode", "s", ".3f", measure=lambda coding: coding.encode_seconds, better="lower", compare=False
+    )
+    decode_seconds: float | None = metric(
+        "decode", "s", ".3f", measure=lambda coding: coding.decode_seconds, better="lower", compare=False
+    )
+    kmacs_per_pixel: float | None = metric(
+        "decoder",
+        "kMAC/pixel",
+        ".1f",
+        measure=lambda coding: None if coding.codec is None else kmacs_per_pixel(coding.codec),
+        better="lower",
+    )
+    lpips: float | None = metric(
+        "LPIPS",
+        measure=lambda coding: lpips_distance(coding.original, coding.image),
+        better="lower",
+        decibels=Decibels(lambda means: -10.0 * np.log10(means), "-10 log10(LPIPS)"),
+    )
+    mse: float | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, coding: Coding, names: Collection[str] | None = None) -> Self:
+        """The numbers of a coded image.
+
+        Args:
+            coding: The image and its file.
+            names: Metrics to be measured, as fields are called; by default all.
+        """
+        values = {name: declared.measure(coding) for name, declared in METRICS.items() if names is None or name in names}
+        mse = (coding.original.double() - coding.image.double()).square().mean().item() / 255**2
+        return cls.from_values({**{name: finite(value) for name, value in values.items()}, "mse": mse})
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, float | None]) -> Self:
+        """The numbers by the names of the fields, such as means; what is not among them is ``None``."""
+        return cls(**{each.name: values.get(each.name) for each in fields(cls)})  # type: ignore[arg-type]
+
+    @classmethod
+    def from_columns(cls, row: Mapping[str, Any], suffix: str = "") -> Self:
+        """The numbers in a row of a file of results, whose columns may have a suffix; a newer metric may be missing.
+
+        Raises:
+            KeyError: A column that every version writes is missing.
+            TypeError: A value is not a number, or one is ``None`` that always exists.
+        """
+        found = {name: row[f"{name}{suffix}"] if name in ALWAYS else row.get(f"{name}{suffix}") for name in METRICS}
+        for name, value in found.items():
+            if not is_of(_TYPES[name], value):
+                raise TypeError(f"{name}{suffix} is {value!r}, not a number")
+        return cls.from_values(found)
+
+    def columns(self, suffix: str = "") -> dict[str, float | None]:
+        """The numbers by the names of their columns."""
+        return {f"{name}{suffix}": getattr(self, name) for name in METRICS}
+
+    def loss(self, objective: Objective) -> float | None:
+        """R-D loss, in float64; ``None`` where the distortion of the objective is not defined."""
+        mse = self.mse
+        if mse is None:
+            mse = 0.0 if self.psnr_db is None else 10 ** (-self.psnr_db / 10)
+        distortion = objective.measure.measured(mse, self.ms_ssim)
+        if distortion is None:
+            return None
+        rate = torch.tensor(self.bpp, dtype=torch.float64)
+        return objective.loss(rate, rate.new_tensor(distortion)).item()
+
+    @property
+    def psnr_text(self) -> str:
+        """PSNR for a caption: in dB, or that the image is perfect."""
+        return "perfect" if self.psnr_db is None else f"{self.psnr_db:.2f} dB"
+
+
+METRICS: dict[str, Metric] = {each.name: each.metadata["metric"] for each in fields(Quality) if "metric" in each.metadata}
+"""All metrics by the names of their columns."""
+ALWAYS = tuple(each.name for each in fields(Quality) if each.name in METRICS and each.default is MISSING)
+"""Metrics that every version has written; their columns come first in files and tables."""
+LATER = tuple(name for name in METRICS if name not in ALWAYS)
+"""The other metrics, which older files lack."""
+PLOTTED = tuple(name for name, declared in METRICS.items() if declared.decibels is not None)
+"""Metrics that rate-distortion figures are drawn of."""
+_TYPES: dict[str, Any] = get_type_hints(Quality)
+
+T = TypeVar("T", bound=float)
+
+
+def finite(value: T | None) -> T | None:
+    """The value, or ``None`` where it is infinite or not a number: such an image has none."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def present(values: Iterable[float | None]) -> list[float]:
+    """Values that exist: what a mean over images is of. Images without one (``None``, infinite) are left out and counted."""
+    return [value for value in values if finite(value) is not None]  # type: ignore[misc]
+
+
+def is_of(kind: Any, value: object) -> bool:
+    """Whether a value read from JSON, where 30 and 30.0 are one number, is of the type of a column."""
+    return not isinstance(value, bool) and (isinstance(value, kind) or (isinstance(value, int) and isinstance(0.0, kind)))

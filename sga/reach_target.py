@@ -107,7 +107,7 @@ class TargetedRefinement:
         lmbda, least, left = math.log(float(result.lmbda)), math.inf, extra_steps(self.settings.steps)
         rest, push, last_error = lmbda, 1.0, 0.0
         while True:
-            coded = code_image(self.loaded, result.refined, original)
+            coded = code_image(self.loaded, result.refined, original, ("bpp", "psnr_db"))
             error = self.target.error_of_file(coded.quality.bpp, coded.quality.psnr_db)
             if abs(error) < least:
                 nearest, least = result, abs(error)

@@ -14,13 +14,15 @@ from compressai.utils.plot.__main__ import parse_json_file
 from torch import Tensor
 
 from reports import bd_rate, bd_tables, classical, compressai_json, rd_curves
-from reports.points import Measured, RateCurve, RatePoint, shared, study_curves
+from reports.points import RateCurve, RatePoint, shared, study_curves
 from reports.runs import read_study
 from reports.section import Options
 from sga.codecs.checkpoint import EMBEDDED_PATH
 from sga.images import write_image
 from sga.published import POINTS
-from sga.runs.results import IMAGES, ImageResult, write_result
+from sga.quality import Quality
+from sga.runs.folder import IMAGES
+from sga.runs.results import ImageResult, write_result
 
 BPP = np.array([0.2, 0.35, 0.6, 0.9, 1.3])
 PSNR = np.array([28.0, 30.1, 32.5, 34.4, 36.2])
@@ -33,7 +35,7 @@ def curve(name: str, rates: dict[str, float], *, step: int = 1) -> RateCurve:
     """The curve above, of images whose rates are scaled by the given factors."""
     points = []
     for bpp, psnr in list(zip(BPP, PSNR, strict=True))[::step]:
-        points.append(RatePoint(f"{psnr}", {image: Measured(factor * bpp, psnr, 0.95) for image, factor in rates.items()}))
+        points.append(RatePoint(f"{psnr}", {image: Quality(factor * bpp, psnr, 0.95) for image, factor in rates.items()}))
     return RateCurve(name, "method", tuple(points))
 
 
@@ -47,13 +49,14 @@ def write_run(
     config = {"model": {"rounding": rounding, "checkpoint": str(CHECKPOINTS[trained]), "steps": steps, **model}, "seed": 0}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     for image, (bpp, psnr_db) in images.items():
-        refined = {"bpp": bpp, "psnr_db": psnr_db, "ms_ssim": 1 - 10 ** (-psnr_db / 20), "rd_loss": 1.0}
-        base = {f"{key}_base": value for key, value in refined.items()} | {"bpp_base": bpp + 0.1}
+        refined = Quality(bpp, psnr_db, 1 - 10 ** (-psnr_db / 20))
+        losses = {"rd_loss": 1.0, "rd_loss_base": 1.0}
         result = ImageResult(
             **{"image": image, "height": 512, "width": 768, "method": "cosine", "steps": steps, "distortion": "mse"},
             **{"lmbda": float(str(model.get("lmbda", trained))), "bpp_estimated": bpp, "best_step": steps, "seconds": 1.0},
-            **refined,
-            **base,
+            **losses,
+            base=dataclasses.replace(refined, bpp=bpp + 0.1),
+            refined=refined,
         )
         write_result(run, result, {"source": f"sha of {image}", "fingerprint": "x"})
 
@@ -164,7 +167,7 @@ def test_compressai_reads_the_json_of_a_study(study: Path, tmp_path: Path, capsy
     assert set(content) == {"name", "description", "results"} and set(content["results"]) == {"bpp", "psnr-rgb", "ms-ssim-rgb"}
     curve = next(curve for curve in study_curves(read_study(study)) if curve.name == "cos")
     for metric, plotted in (("psnr_db", "psnr"), ("ms_ssim", "ms-ssim")):
-        bpp, quality = curve.means(shared([curve], metric), metric)  # type: ignore[arg-type]
+        bpp, quality = curve.means(shared([curve], metric), metric)
         read = parse_json_file(path, plotted)
         assert read["name"] == "cos" and read["xs"] == pytest.approx(bpp) and read["ys"] == pytest.approx(quality)
 
@@ -183,9 +186,9 @@ def test_classical_files_decode_and_more_bytes_are_better(codec: classical.Class
     image = photograph[:, 60:240, 150:330]
     rows = [classical.measure(codec, image, quality) for quality in codec.qualities[1::4]]
     for metric in ("bytes", "psnr_db", "ms_ssim"):
-        values = [getattr(row, metric) for row in rows]
+        values = [row.row[metric] for row in rows]
         assert values == sorted(values) and len(set(values)) == len(values)
-    assert rows[0].psnr_db > 20 and rows[0].bpp == 8 * rows[0].bytes / 180**2
+    assert rows[0].measured.psnr_db > 20 and rows[0].measured.bpp == 8 * rows[0].bytes / 180**2
 
 
 def test_measurements_go_on_where_they_were(photograph: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

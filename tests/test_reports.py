@@ -50,7 +50,7 @@ def test_a_folder_without_a_run_is_one_line(
 
 def test_lambda_moves_until_a_file_has_the_size(embedded: LoadedCodec, photograph: Tensor) -> None:
     image = photograph[:, 100:228, 200:328]
-    bpp = distortions.refined(embedded, image, steps=10).bpp
+    bpp = distortions.refined(embedded, image, steps=10).quality.bpp
     smaller = distortions.refined(embedded, image, steps=10, target=Target("bpp", 0.93 * bpp))
     assert 8 * len(smaller.file) / 128**2 == pytest.approx(0.93 * bpp, rel=0.01)
 

@@ -50,7 +50,7 @@ def base_bpp(embedded: LoadedCodec, crop: Tensor) -> float:
     """Of the file of the encoder's latents."""
     with torch.no_grad():
         quantised = embedded.codec.quantise(embedded.codec.analyse(to_float(crop)[None]), hard_round)
-    return code_image(embedded, quantised, crop, OBJECTIVE).bpp
+    return code_image(embedded, quantised, crop).quality.bpp
 
 
 def settings(steps: int = STEPS) -> RefinerSettings:
@@ -82,7 +82,7 @@ def test_the_factorised_prior_lands_too(crop: Tensor) -> None:
     (checkpoint,) = (ROOT / "checkpoints").glob("factorised*.safetensors")
     loaded = load_codec(checkpoint)
     coded, _ = refine_photograph(loaded, crop, OBJECTIVE, settings(), Target("psnr_db", 30.0))
-    assert coded.psnr_db == pytest.approx(30.0, abs=0.05)
+    assert coded.quality.psnr_db == pytest.approx(30.0, abs=0.05)
 
 
 def test_steps_are_bounded_and_best_step_is_where_the_latents_are_from(embedded: LoadedCodec, crop: Tensor) -> None:

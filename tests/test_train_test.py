@@ -14,7 +14,7 @@ from sga.bitstream import decode_image
 from sga.codecs import ScaleHyperpriorCodec
 from sga.codecs.checkpoint import coding_copy, load_codec
 from sga.images import read_image
-from sga.quality import ms_ssim, psnr_db, rd_loss
+from sga.quality import Quality, ms_ssim, psnr_db
 from sga.rate_distortion import Objective
 from tests.test_training import arguments, weights
 
@@ -53,7 +53,7 @@ def test_what_is_reported_is_of_files_that_decode(run: Path, pictures: Path, cap
         assert (int(row["height"]), int(row["width"])) == decoded.shape[1:] == original.shape[1:]
         assert float(row["bpp"]) == pytest.approx(8 * len(data) / original[0].numel())
         assert float(row["psnr_db"]) == pytest.approx(psnr_db(original, decoded))
-        assert float(row["rd_loss"]) == pytest.approx(rd_loss(OBJECTIVE, float(row["bpp"]), float(row["psnr_db"]), None))
+        assert float(row["rd_loss"]) == pytest.approx(Quality(float(row["bpp"]), float(row["psnr_db"]), None).loss(OBJECTIVE))
         assert float(row["bpp_estimated"]) > 0
     expected = ms_ssim(read_image(pictures / "large.png"), decode_image(loaded, (run / "test/bitstreams/large.bin").read_bytes()))
     assert rows[1]["ms_ssim"] == "n/a" and float(rows[0]["ms_ssim"]) == pytest.approx(expected)
@@ -64,7 +64,7 @@ def test_what_is_reported_is_of_files_that_decode(run: Path, pictures: Path, cap
         assert means[name] == pytest.approx(sum(float(row[name]) for row in rows) / 2)
     assert (summary["images"], summary["without_ms_ssim"], summary["lmbda"]) == (2, 1, 0.013)
     assert summary["checkpoint"] == str(run / "best.ckpt") and 0 < summary["step"] <= 6
-    of_means = rd_loss(OBJECTIVE, means["bpp"], means["psnr_db"], None)
+    of_means = Quality(means["bpp"], means["psnr_db"], None).loss(OBJECTIVE)
     assert of_means is not None and summary["rd_loss_of_means"] == pytest.approx(of_means)
     assert summary["gap_percent"] == pytest.approx(100 * (of_means / summary["published"]["rd_loss"] - 1))
     printed = capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,8 @@ from lightning_modules.training_module import TrainingModule
 from sga.coding import CodedImage
 from sga.files import write_atomically
 from sga.published import published_point
-from sga.quality import rd_loss
 from sga.runs.evaluation import Evaluation, FileResult, print_evaluation, write_evaluation
-
-BITSTREAMS = "bitstreams"
+from sga.runs.folder import BITSTREAMS
 
 
 class FileEvaluation(pl.Callback):
@@ -59,11 +58,10 @@ class FileEvaluation(pl.Callback):
             image=name,
             height=coded.image.shape[-2],
             width=coded.image.shape[-1],
-            bpp=coded.quality.bpp,
+            quality=coded.quality,
             bpp_estimated=outputs["bpp_estimated"],
-            psnr_db=coded.quality.psnr_db,
-            ms_ssim=coded.quality.ms_ssim,
-            rd_loss=rd_loss(pl_module.objective, coded.quality.bpp, coded.quality.psnr_db, coded.quality.ms_ssim),
+            # Of the PSNR in the row, as in the tests of before: the MSE itself gives other last digits.
+            rd_loss=replace(coded.quality, mse=None).loss(pl_module.objective),
         )
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

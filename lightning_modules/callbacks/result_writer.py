@@ -18,7 +18,8 @@ from sga.bitstream import MAX_OVERHEAD_BYTES
 from sga.files import write_atomically
 from sga.images import write_image
 from sga.refinement.settings import step_dtype
-from sga.runs.results import BASE_BITSTREAMS, BITSTREAMS, FAILURES, IMAGES, RECONSTRUCTIONS, ImageResult, write_result
+from sga.runs.folder import BASE_BITSTREAMS, BITSTREAMS, FAILURES, IMAGES, RECONSTRUCTIONS
+from sga.runs.results import ImageResult, write_result
 
 TOLERATED_GAP = 0.01
 """Coded and estimated bits may differ by so much before a warning."""
@@ -100,8 +101,9 @@ class EndOnSigterm(pl.Callback):
 
 def image_result(image: RefinedImage, module: RefinementModule) -> ImageResult:
     """The row of an image."""
-    photograph = image.photograph
-    base, refined, objective = photograph.base.quality, photograph.quality, photograph.objective
+    photograph, objective = image.photograph, image.photograph.objective
+    before, after = (coded.quality.loss(objective) for coded in (photograph.base, photograph.refined))
+    assert before is not None and after is not None  # an image without a loss has failed
     return ImageResult(
         image=image.name,
         height=photograph.original.shape[-2],
@@ -110,14 +112,10 @@ def image_result(image: RefinedImage, module: RefinementModule) -> ImageResult:
         steps=module.settings.steps,
         lmbda=float(objective.lmbda),
         distortion=objective.distortion,
-        bpp_base=base.bpp,
-        psnr_db_base=base.psnr_db,
-        ms_ssim_base=base.ms_ssim,
-        rd_loss_base=base.loss(objective),  # type: ignore[arg-type]
-        bpp=refined.bpp,
-        psnr_db=refined.psnr_db,
-        ms_ssim=refined.ms_ssim,
-        rd_loss=refined.loss(objective),  # type: ignore[arg-type]
+        base=photograph.base.quality,
+        rd_loss_base=before,
+        refined=photograph.quality,
+        rd_loss=after,
         bpp_estimated=photograph.bpp_estimated,
         best_step=photograph.best_step,
         seconds=photograph.seconds,

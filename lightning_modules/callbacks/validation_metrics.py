@@ -1,32 +1,30 @@
-"""R-D loss, PSNR, MS-SSIM and bpp of the validation images."""
+"""R-D loss and the metrics of the validation images."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
-from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics import MeanMetric
 
-from lightning_modules.callbacks.image_means import BitsPerPixel, MsSsim, Psnr
+from lightning_modules.callbacks.image_means import QualityMeans
 from lightning_modules.training_module import TrainingModule
 from sga.images import to_uint8
-from sga.quality import rd_loss
+from sga.quality import Coding, Quality
 
 
 class ValidationMetrics(pl.Callback):
     """Logs means over all validation images, hard-rounded, whatever share of them a rank has.
 
     ``valid/rd_loss`` is what checkpoints and schedulers look at, on every rank the same number; ``valid/bpp`` (estimated bits),
-    ``valid/psnr_db`` and ``valid/ms_ssim`` are of 8-bit images. ``valid/rd_loss_of_means`` is the Lagrangian of the mean bpp and
-    the mean PSNR (or MS-SSIM), to compare with published points, which are such means. Where no image is large enough for an
-    MS-SSIM there is none.
+    ``valid/psnr_db`` and every other metric that needs no file are of 8-bit images. ``valid/rd_loss_of_means`` is the Lagrangian
+    of the mean bpp and the mean PSNR (or MS-SSIM), to compare with published points, which are such means. Where no image is large
+    enough for an MS-SSIM there is none.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        metrics: dict[str, Metric | MetricCollection] = {"psnr_db": Psnr(), "ms_ssim": MsSsim(), "bpp": BitsPerPixel()}
-        self.of_pixels = MetricCollection(metrics, compute_groups=False)
+        self.of_pixels = QualityMeans()
         # A loss that is not finite must show, not be left out.
         self.rd_loss = MeanMetric(nan_strategy="disable")
 
@@ -37,15 +35,13 @@ class ValidationMetrics(pl.Callback):
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any, **__: Any) -> None:
         assert isinstance(outputs, Mapping)
         for x, x_hat, bits, loss in zip(outputs["x"], outputs["x_hat"], outputs["bits"], outputs["rd_loss"], strict=True):
-            self.of_pixels.update(to_uint8(x), to_uint8(x_hat), bits)
+            self.of_pixels.update(Quality.of(Coding(to_uint8(x), to_uint8(x_hat), float(bits))))
             self.rd_loss.update(loss)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
         means = {name: float(value) for name, value in self.of_pixels.compute().items()}
-        if math.isnan(means["ms_ssim"]):
-            del means["ms_ssim"]
-        of_means = rd_loss(pl_module.objective, means["bpp"], means["psnr_db"], means.get("ms_ssim"))
+        of_means = Quality.from_values(means).loss(pl_module.objective) if means else None
         if of_means is not None:
             means["rd_loss_of_means"] = of_means
         means["rd_loss"] = float(self.rd_loss.compute())

@@ -6,42 +6,56 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
-
-from sga.quality import rd_loss
-from sga.published import PublishedPoint
-from sga.rate_distortion import Objective
-from sga.runs.results import NOT_AVAILABLE
 from sga.files import write_atomically
+from sga.published import PublishedPoint
+from sga.quality import ALWAYS, BPP_ESTIMATED, LATER, METRICS, NOT_AVAILABLE, RD_LOSS, Column, Quality
+from sga.rate_distortion import Objective
+from sga.runs.folder import RESULTS, SUMMARY
+from sga.runs.summary import Means
+from sga.runs.table import print_other_means, print_rows
+
+PRINTED: dict[str, Column] = {
+    "bpp": METRICS["bpp"],
+    "bpp_estimated": BPP_ESTIMATED,
+    **{name: METRICS[name] for name in ALWAYS},
+    "rd_loss": RD_LOSS,
+}
+"""Columns of the table of images."""
+MEASURED: dict[str, Column] = {**PRINTED, **{name: METRICS[name] for name in LATER}}
+"""Columns that have a mean."""
 
 
 @dataclass(frozen=True)
 class FileResult:
-    """A row of ``results.csv``; all is of the written and decoded file but ``bpp_estimated``, which is by the densities.
+    """A row of ``results.csv``.
 
-    ``None`` where a number does not exist: PSNR of a perfect image, MS-SSIM of one with a side under 161 pixels.
+    Attributes:
+        image: Name of the image.
+        height: Height in pixels.
+        width: Width in pixels.
+        quality: Numbers of the written and decoded file.
+        bpp_estimated: Bits per pixel by the densities.
+        rd_loss: R-D loss of the file; ``None`` where it is of MS-SSIM and the image is too small for that.
     """
 
     image: str
     height: int
     width: int
-    bpp: float
+    quality: Quality
     bpp_estimated: float
-    psnr_db: float | None
-    ms_ssim: float | None
     rd_loss: float | None
 
-
-COLUMNS = tuple(field.name for field in fields(FileResult))
-MEASURED = {"bpp": ".4f", "bpp_estimated": ".4f", "psnr_db": ".2f", "ms_ssim": ".4f", "rd_loss": ".4f"}
-"""Columns that have a mean, and how they are printed."""
-TITLES = ("bpp", "estimated bpp", "PSNR dB", "MS-SSIM", "R-D loss")
+    @cached_property
+    def row(self) -> dict[str, Any]:
+        """The values by the names of the columns."""
+        own = {"image": self.image, "height": self.height, "width": self.width}
+        values = {**self.quality.columns(), "bpp_estimated": self.bpp_estimated, "rd_loss": self.rd_loss}
+        return own | {column: values[column] for column in MEASURED}
 
 
 @dataclass(frozen=True)
@@ -49,28 +63,29 @@ class Evaluation:
     """All images of a test.
 
     Attributes:
-        results: One an image.
-        objective: Of the R-D loss.
-        published: The point to compare with, if there is one.
+        results: One per image, at least one.
+        objective: Objective of the R-D loss.
+        published: Point to compare with, if there is one.
     """
 
     results: Sequence[FileResult]
     objective: Objective
     published: PublishedPoint | None
 
+    @cached_property
+    def _means(self) -> Means:
+        means = Means(MEASURED)
+        for result in self.results:
+            means.add(result.row)
+        return means
+
     def means(self) -> dict[str, float | None]:
         """Mean of each column over the images that have it."""
-        means: dict[str, float | None] = {}
-        for column in MEASURED:
-            values = [value for result in self.results if (value := getattr(result, column)) is not None]
-            means[column] = sum(values) / len(values) if values else None
-        return means
+        return self._means.compute()
 
     def rd_loss_of_means(self) -> float | None:
         """The Lagrangian of the mean bpp and the mean PSNR (or MS-SSIM): what a published point can be compared with."""
-        means = self.means()
-        assert means["bpp"] is not None
-        return rd_loss(self.objective, means["bpp"], means["psnr_db"], means["ms_ssim"])
+        return Quality.from_values(self.means()).loss(self.objective)
 
     def gap_percent(self) -> float | None:
         """By how much :meth:`rd_loss_of_means` lies above that of the published point."""
@@ -80,9 +95,11 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """For ``summary.json``."""
         published = None if self.published is None else {**asdict(self.published), "rd_loss": self.published.rd_loss}
+        without = self._means.without(METRICS)
         return {
             "images": len(self.results),
-            "without_ms_ssim": sum(result.ms_ssim is None for result in self.results),
+            "without_ms_ssim": without["ms_ssim"],
+            "without": without,
             "lmbda": self.objective.lmbda,
             "distortion": self.objective.distortion,
             "means": self.means(),
@@ -95,26 +112,20 @@ class Evaluation:
 def write_evaluation(evaluation: Evaluation, folder: Path, origin: Mapping[str, Any]) -> None:
     """Writes ``results.csv`` and ``summary.json``, the latter with ``origin``: what was tested."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
+    writer = csv.writer(text)
+    writer.writerow(evaluation.results[0].row)
     for result in evaluation.results:
-        writer.writerow({name: NOT_AVAILABLE if value is None else value for name, value in asdict(result).items()})
-    write_atomically(folder / "results.csv", text.getvalue().encode())
-    write_atomically(folder / "summary.json", json.dumps({**origin, **evaluation.summary()}, indent=2).encode())
+        writer.writerow(NOT_AVAILABLE if value is None else value for value in result.row.values())
+    write_atomically(folder / RESULTS, text.getvalue().encode())
+    write_atomically(folder / SUMMARY, json.dumps({**origin, **evaluation.summary()}, indent=2).encode())
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """A row an image, the means, and the published point with the gap to it."""
-    table = Table(box=SIMPLE, title="measured from files")
-    table.add_column("image")
-    for title in TITLES:
-        table.add_column(title, justify="right", no_wrap=True)
-    for result in evaluation.results:
-        table.add_row(result.image, *_cells(asdict(result)))
-    table.add_section()
-    table.add_row("mean", *_cells(evaluation.means()), style="bold")
-    console = Console()
-    (console if console.is_terminal else Console(width=120)).print(table)
+    """A row per image, the means, and the published point with the gap to it."""
+    rows = [(result.image, _cells(result.row)) for result in evaluation.results]
+    means = evaluation.means()
+    print_rows("measured from files", [column.heading for column in PRINTED.values()], rows, _cells(means))
+    print_other_means(means, {"mean": ""})
     published, gap = evaluation.published, evaluation.gap_percent()
     if published is not None and gap is not None:
         print(
@@ -125,4 +136,4 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 
 def _cells(values: Mapping[str, Any]) -> list[str]:
-    return [NOT_AVAILABLE if values[name] is None else format(values[name], form) for name, form in MEASURED.items()]
+    return [column.text(values[name]) for name, column in PRINTED.items()]

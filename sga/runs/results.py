@@ -1,32 +1,42 @@
-"""What a refinement measured: one JSON file an image, a CSV and a summary made from those files, and the table of the end."""
+"""What a refinement measured of an image: a row of ``results.csv``, and the JSON file that marks the image as finished."""
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Self, get_type_hints
 
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
+from sga.files import write_atomically
+from sga.quality import ALWAYS, BPP_ESTIMATED, LATER, METRICS, RD_LOSS, SECONDS, Column, Quality, is_of
+from sga.runs.folder import IMAGES
 
-from sga.files import replacing, write_atomically
-
-CONFIG, MARK = "config.yaml", ".fingerprint-"
-REPORT_PAGE = "index.html"
-IMAGES, BITSTREAMS, BASE_BITSTREAMS = "images", "bitstreams", "bitstreams_base"
-RECONSTRUCTIONS, FAILURES = "reconstructions", "failures"
-NOT_AVAILABLE = "n/a"
+BASE = "_base"
+"""Ends the names of columns that are of the unrefined file."""
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """A row of ``results.csv``; the measured columns are of files. ``bpp_estimated`` is by the densities, ``seconds`` the
-    refinement's wall time, ``best_step`` the steps after which the written latents were reached,
-    ``lmbda`` the image's own."""
+    """A row of ``results.csv``.
+
+    Attributes:
+        image: Name of the image in the job.
+        height: Height in pixels.
+        width: Width in pixels.
+        method: Name of the method.
+        steps: Adam steps of the refinement.
+        lmbda: Lambda of the image's own loss.
+        distortion: ``mse`` or ``ms_ssim``.
+        base: Numbers of the unrefined file; their columns end in ``_base``.
+        rd_loss_base: R-D loss of the unrefined file.
+        refined: Numbers of the refined file.
+        rd_loss: R-D loss of the refined file.
+        bpp_estimated: Bits per pixel of the refined latents by the densities.
+        best_step: Steps after which the written latents were reached.
+        seconds: Wall time of the refinement.
+    """
 
     image: str
     height: int
@@ -35,173 +45,85 @@ class ImageResult:
     steps: int
     lmbda: float
     distortion: str
-    bpp_base: float
-    psnr_db_base: float | None
-    ms_ssim_base: float | None
+    base: Quality
     rd_loss_base: float
-    bpp: float
-    psnr_db: float | None
-    ms_ssim: float | None
+    refined: Quality
     rd_loss: float
     bpp_estimated: float
     best_step: int
     seconds: float
 
+    @cached_property
+    def row(self) -> dict[str, Any]:
+        """The values by :data:`COLUMNS`."""
+        own = {name: getattr(self, name) for name in _TYPES}
+        values = {**own, **self.base.columns(BASE), **self.refined.columns()}
+        return {column: values[column] for column in COLUMNS}
 
-COLUMNS = tuple(field.name for field in fields(ImageResult))
-TYPES: dict[str, Any] = get_type_hints(ImageResult)
-MEASURED = ("bpp", "psnr_db", "ms_ssim", "rd_loss")
-MEANS = (*(f"{name}_base" for name in MEASURED), *MEASURED, "bpp_estimated", "seconds")
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """The result whose values are in a row; metrics that are newer than the row may be missing from it.
+
+        Raises:
+            KeyError: A column is missing that every version writes.
+            TypeError: A value is not of its column's type.
+        """
+        own = {name: row[name] for name in _TYPES}
+        for name, value in own.items():
+            if not is_of(_TYPES[name], value):
+                raise TypeError(f"{name} is {value!r}")
+        return cls(**own, base=Quality.from_columns(row, BASE), refined=Quality.from_columns(row))
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a folder looks like that of a run of ``refine.py``, whatever it has finished."""
-    return (folder / CONFIG).is_file() and (folder / IMAGES).is_dir()
+_TYPES: dict[str, Any] = {name: kind for name, kind in get_type_hints(ImageResult).items() if kind is not Quality}
+
+MEASURED: dict[str, Column] = {
+    **{f"{name}{BASE}": METRICS[name] for name in ALWAYS},
+    f"rd_loss{BASE}": RD_LOSS,
+    **{name: METRICS[name] for name in ALWAYS},
+    "rd_loss": RD_LOSS,
+    "bpp_estimated": BPP_ESTIMATED,
+    "seconds": SECONDS,
+    **{f"{name}{BASE}": METRICS[name] for name in LATER},
+    **{name: METRICS[name] for name in LATER},
+}
+"""Columns that have a mean."""
 
 
-def is_report(folder: Path) -> bool:
-    """Whether a folder looks like that of ``python -m reports``."""
-    return (folder / REPORT_PAGE).is_file() and (folder / "figures").is_dir()
+def _columns() -> tuple[str, ...]:
+    """Those of every version first and in their old order; newer metrics follow."""
+    pairs = {"base": BASE, "refined": ""}
+    own = (
+        [f"{name}{pairs[each.name]}" for name in ALWAYS] if each.name in pairs else [each.name] for each in fields(ImageResult)
+    )
+    first = [column for columns in own for column in columns]
+    return (*first, *(column for column in MEASURED if column not in first))
 
 
-def claim(output: Path, fingerprint: str) -> bool:
-    """Makes a folder, created where it is missing, that of the job whose settings ``fingerprint`` names, for all its processes.
-
-    Returns False where it is another job's. A name without content cannot be read half written.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    own = output / f"{MARK}{fingerprint}"
-    own.touch()
-    if all(mark == own for mark in output.glob(f"{MARK}*")):
-        return True
-    own.unlink(missing_ok=True)
-    return False
+COLUMNS = _columns()
+"""Columns of ``results.csv``, and keys of the JSON file of an image."""
 
 
 def write_result(output: Path, result: ImageResult, identity: Mapping[str, str]) -> None:
     """Writes ``images/NAME.json`` with what identifies the result: from then on the image counts as finished."""
-    content = {**asdict(result), **identity}
+    content = {**result.row, **identity}
     write_atomically(output / IMAGES / f"{result.image}.json", json.dumps(content, indent=2).encode())
 
 
 def read_result(output: Path, name: str) -> tuple[ImageResult, Mapping[str, Any]] | None:
-    """Result of an image and its file's whole content; None where there is none, and where the file is damaged."""
+    """Result of an image and its file's whole content; None where there is none, and where the file is damaged.
+
+    A file that was written before a metric existed is whole.
+    """
     try:
         content = json.loads((output / IMAGES / f"{name}.json").read_bytes())
-        row = {column: content[column] for column in COLUMNS}
+        result = ImageResult.from_row(content)
     except (ValueError, KeyError, TypeError, OSError):
         return None
-    sound = row["image"] == name and all(_is_of(TYPES[column], value) for column, value in row.items())
-    return (ImageResult(**row), content) if sound else None
-
-
-def _is_of(kind: Any, value: object) -> bool:
-    """Whether a value read from JSON, where 30 and 30.0 are one number, is of the type of a column."""
-    return not isinstance(value, bool) and (isinstance(value, kind) or (isinstance(value, int) and isinstance(0.0, kind)))
-
-
-def names_with_results(output: Path) -> set[str]:
-    """Names of the images that have a result file."""
-    folder = output / IMAGES
-    return {path.name.removesuffix(".json") for path in folder.iterdir() if path.suffix == ".json"} if folder.is_dir() else set()
-
-
-def read_failures(output: Path, names: Iterable[str]) -> dict[str, str]:
-    """Why the last attempt at each of the named images failed; of those that failed."""
-    paths = {name: output / FAILURES / f"{name}.txt" for name in names}
-    return {name: path.read_text() for name, path in paths.items() if path.is_file()}
-
-
-def format_psnr(psnr_db: float | None) -> str:
-    """For a caption: dB, or that the image is perfect."""
-    return "perfect" if psnr_db is None else f"{psnr_db:.2f} dB"
-
-
-class Means:
-    """Means of columns over the images that have them, of any number of images in little memory."""
-
-    def __init__(self) -> None:
-        self._sums = dict.fromkeys(MEANS, 0.0)
-        self._counts = dict.fromkeys(MEANS, 0)
-
-    def add(self, result: ImageResult) -> None:
-        for column in MEANS:
-            value = getattr(result, column)
-            if value is not None:
-                self._sums[column] += value
-                self._counts[column] += 1
-
-    def compute(self) -> dict[str, float | None]:
-        """By column; None where no image has it."""
-        return {column: self._sums[column] / count if count else None for column, count in self._counts.items()}
-
-
-def summarise(output: Path, names: Sequence[str], fingerprint: str) -> dict[str, Any]:
-    """Writes ``results.csv`` and ``summary.json`` of the named images from their files, one at a time, and returns the summary.
-
-    Raises:
-        ValueError: A result is of other settings than ``fingerprint``.
-    """
-    means, finished, without_ms_ssim, missing = Means(), 0, 0, []
-    with replacing(output / "results.csv") as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for name in names:
-            found = read_result(output, name)
-            if found is None:
-                missing.append(name)
-                continue
-            result, content = found
-            check_settings(output, name, content, fingerprint)
-            row = (getattr(result, column) for column in COLUMNS)
-            writer.writerow([NOT_AVAILABLE if value is None else value for value in row])
-            means.add(result)
-            finished += 1
-            without_ms_ssim += result.ms_ssim is None
-    summary = {
-        "images": len(names),
-        "finished": finished,
-        "without_ms_ssim": without_ms_ssim,
-        "failures": read_failures(output, missing),
-        "means": means.compute(),
-    }
-    write_atomically(output / "summary.json", json.dumps(summary, indent=2).encode())
-    return summary
+    return (result, content) if result.image == name else None
 
 
 def check_settings(output: Path, name: str, content: Mapping[str, Any], fingerprint: str) -> None:
     """Raises ValueError where the result file of an image is not of the settings that ``fingerprint`` names."""
     if content.get("fingerprint") != fingerprint:
         raise ValueError(f"{output} holds results of other settings ({name}): choose another --output")
-
-
-def print_table(results: Sequence[ImageResult], means: Mapping[str, float | None]) -> None:
-    """bpp, PSNR, MS-SSIM and R-D loss of images before and after, and the means of the job."""
-    table = Table(box=SIMPLE, title="base (the encoder's latents) -> refined, measured from files")
-    table.add_column("image")
-    for name in ("bpp", "PSNR dB", "MS-SSIM", "R-D loss", "change", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for result in results:
-        table.add_row(result.image, *_cells({column: getattr(result, column) for column in MEANS}))
-    if len(results) != 1 and means["rd_loss"] is not None:
-        table.add_section()
-        table.add_row("mean", *_cells(means), style="bold")
-    console = Console()
-    (console if console.is_terminal else Console(width=120)).print(table)
-
-
-def _cells(values: Mapping[str, float | None]) -> list[str]:
-    def pair(column: str, form: str) -> str:
-        before, after = values[f"{column}_base"], values[column]
-        return " -> ".join(NOT_AVAILABLE if value is None else format(value, form) for value in (before, after))
-
-    before, after = values["rd_loss_base"], values["rd_loss"]
-    assert before is not None and after is not None
-    return [
-        pair("bpp", ".4f"),
-        pair("psnr_db", ".2f"),
-        pair("ms_ssim", ".4f"),
-        pair("rd_loss", ".4f"),
-        f"{100 * (after / before - 1):+.1f} %",
-        f"{values['seconds']:.1f}",
-    ]

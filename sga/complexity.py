@@ -1,0 +1,45 @@
+"""What decoding costs, in multiply-accumulates: it depends on the codec alone."""
+
+from __future__ import annotations
+
+import copy
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from sga.codecs import Codec
+from sga.codecs.base import Latents
+
+_COUNTED: WeakKeyDictionary[Codec, float] = WeakKeyDictionary()
+
+
+def kmacs_per_pixel(codec: Codec) -> float:
+    """Thousands of multiply-accumulates per pixel of the padded image in a decoder: hyper-synthesis, context model, synthesis.
+
+    Counted once per codec by torch's ``FlopCounterMode``, of an image as small as the codec takes: convolutions cost the same at
+    every position. The entropy coder and what is done element by element do not count.
+    """
+    if codec not in _COUNTED:
+        _COUNTED[codec] = _count(codec)
+    return _COUNTED[codec]
+
+
+@torch.no_grad()
+def _count(codec: Codec) -> float:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    parallel = copy.copy(codec)
+    parallel.training = True  # a context model then sees each position once; its serial rounding would count twice
+    with torch.autocast(codec.device.type, enabled=False):
+        x = torch.zeros(1, 3, codec.stride, codec.stride, device=codec.device)
+        latents = codec.analyse(x)
+        latents = Latents(latents.y.float(), None if latents.z is None else latents.z.float())
+        with FlopCounterMode(display=False) as counter:
+            codec.synthesise(parallel.quantise(latents, _as_it_is, _as_it_is).y_hat)
+    return counter.get_total_flops() / 2 / codec.stride**2 / 1000
+
+
+def _as_it_is(value: Tensor, offset: Tensor | None) -> Tensor:
+    """In place of a rounding, which has no multiplications."""
+    return value
