@@ -14,11 +14,11 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from sga.quality import rd_loss
+from sga.files import write_atomically
 from sga.published import PublishedPoint
+from sga.quality import rd_loss
 from sga.rate_distortion import Objective
 from sga.runs.results import NOT_AVAILABLE
-from sga.files import write_atomically
 
 
 @dataclass(frozen=True)
