@@ -7,10 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from sga.bitstream import BitstreamError
-from sga.codecs.checkpoint import CheckpointError
-from sga.images import ImageError
-
 USAGE_ERROR = 2
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -28,7 +24,7 @@ def errors_in_one_line(*more: type[Exception]) -> Iterator[None]:
     Args:
         more: Exceptions of other libraries that a user can cause.
     """
-    caught: tuple[type[Exception], ...] = (CheckpointError, BitstreamError, ImageError, OSError, ValueError, *more)
+    caught: tuple[type[Exception], ...] = (OSError, ValueError, *more)  # the project's own errors are ValueErrors
     try:
         yield
     except caught as error:

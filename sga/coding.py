@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
 from sga.bitstream import decode_image, encode_image
 from sga.codecs import Quantised
 from sga.codecs.checkpoint import LoadedCodec
+from sga.files import write_atomically
 from sga.quality import Coding, Quality
 
 
@@ -27,6 +29,14 @@ class CodedImage:
     file: bytes
     image: Tensor
     quality: Quality
+
+    def save(self, path: str | Path) -> None:
+        """Writes the file: whole, or not at all.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        write_atomically(Path(path), self.file)
 
 
 def code_image(loaded: LoadedCodec, quantised: Quantised, original: Tensor, metrics: Collection[str] | None = None) -> CodedImage:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Where the project's own files lie, and files that are whole or not there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def home() -> Path:
+    """The folder that holds ``configs``, ``checkpoints`` and the commands' modules: the checkout, or ``sga/_home`` of a wheel."""
+    package = Path(__file__).parent
+    installed = package / "_home"  # the build lays them there, see hatch_build.py
+    return installed if installed.is_dir() else package.parent
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -3,20 +3,64 @@
 from __future__ import annotations
 
 import io
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
+
+ImageLike = str | PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor
+"""What the package takes for a photograph: see :func:`to_image`."""
+
+ACCEPTED = "give a path, a PIL image, a uint8 array [H, W, 3] or [H, W], or a uint8 tensor [3, H, W]"
+"""Ends the errors of :func:`to_image`."""
 
 LOSSLESS = (".png", ".bmp", ".ppm", ".tif", ".tiff")
 """Endings of pictures that keep every pixel as it is."""
 
 
 class ImageError(ValueError):
-    """A file that cannot be read as an image; its message names the file."""
+    """What cannot be read as an image; the message names the file, or says what is accepted."""
+
+
+def to_image(source: ImageLike) -> Tensor:
+    """The picture as a person sees it, uint8 ``[3, H, W]`` on the CPU.
+
+    Args:
+        source: Path of an image file; a PIL image (EXIF orientation applied, alpha dropped); a uint8 array ``[H, W, 3]`` in RGB, or
+            ``[H, W]`` in gray; a uint8 tensor ``[3, H, W]`` in RGB, on any device.
+
+    Raises:
+        ImageError: It is none of these, or the file is missing or damaged.
+    """
+    if isinstance(source, (str, PathLike)):
+        return read_image(Path(source))
+    if isinstance(source, Image.Image):
+        try:
+            return _to_tensor(_rgb(source))
+        except (OSError, ValueError, SyntaxError) as error:  # its file is read now
+            raise ImageError(f"cannot read the PIL image: {error}") from error
+    if not isinstance(source, (np.ndarray, Tensor)):
+        raise ImageError(f"no image: {type(source).__name__}; {ACCEPTED}")
+    kind, shape = type(source).__name__, list(source.shape)
+    if source.dtype not in (np.uint8, torch.uint8):
+        unknown = "whose white may be 1 or 255: scale to 0 ... 255 and round"
+        raise ImageError(f"no image: {kind} of {source.dtype}, {unknown}; {ACCEPTED}")
+    fits = shape[:1] == [3] and len(shape) == 3 if isinstance(source, Tensor) else len(shape) == 2 or shape[2:] == [3]
+    if not fits or 0 in shape:
+        raise ImageError(f"no image: {kind} of shape {shape}; {ACCEPTED}")
+    if isinstance(source, Tensor):
+        return source.detach().cpu().contiguous()
+    return _to_tensor(np.array(source if source.ndim == 3 else np.stack([source] * 3, axis=-1)))  # not the caller's memory
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """A uint8 ``[3, H, W]`` image as a PIL image, which notebooks show and ``save`` writes."""
+    return Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
 
 
 def read_image(path: Path, content: bytes | None = None) -> Tensor:
@@ -31,15 +75,10 @@ def read_image(path: Path, content: bytes | None = None) -> Tensor:
     """
     try:
         with Image.open(path if content is None else io.BytesIO(content)) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode[0] in "IF":  # Pillow's convert would clip these at 255
-                values = np.asarray(image, dtype=np.float64)
-                scale = 255 / _peak(image.mode, values.max(initial=0))
-                image = Image.fromarray(np.clip(values * scale + 0.5, 0, 255).astype(np.uint8))
-            pixels = np.array(image.convert("RGB"))
+            pixels = _rgb(file)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"cannot read {path} as an image: {error}") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return _to_tensor(pixels)
 
 
 def image_size(path: Path, content: bytes | None = None) -> tuple[int, int]:
@@ -60,6 +99,20 @@ def image_size(path: Path, content: bytes | None = None) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def _rgb(file: Image.Image) -> NDArray[np.uint8]:
+    """Pixels ``[H, W, 3]``, with EXIF orientation applied and alpha dropped."""
+    image = ImageOps.exif_transpose(file)
+    if image.mode[0] in "IF":  # Pillow's convert would clip these at 255
+        values = np.asarray(image, dtype=np.float64)
+        scale = 255 / _peak(image.mode, values.max(initial=0))
+        image = Image.fromarray(np.clip(values * scale + 0.5, 0, 255).astype(np.uint8))
+    return np.array(image.convert("RGB"))
+
+
+def _to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
 def _peak(mode: str, largest: float) -> float:
     """White of a deep gray image: 65535 for 16 bits; for 32 bits and floats, which say nothing, by the largest value."""
     if mode.startswith("I;16"):
@@ -69,7 +122,7 @@ def _peak(mode: str, largest: float) -> float:
 
 def write_image(image: Tensor, path: Path) -> None:
     """Writes a uint8 ``[3, H, W]`` image as PNG (or what the ending of ``path`` says)."""
-    Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(path)
+    to_pil(image).save(path)
 
 
 def to_float(image: Tensor) -> Tensor:

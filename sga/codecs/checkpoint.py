@@ -21,6 +21,7 @@ from torch import Tensor
 from sga.checks import require_positive
 from sga.codecs.base import TRANSFORMS, Codec
 from sga.distortion import DistortionName
+from sga.files import home
 from sga.rate_distortion import Objective
 
 CDF, CDF_LENGTH = "._quantized_cdf", "._cdf_length"
@@ -35,7 +36,7 @@ LMBDAS: dict[DistortionName, tuple[float, ...]] = {
 """Lambda of each quality of CompressAI from 1 to 8 (its models of Cheng et al. 2020 end at 6)."""
 EMBEDDED = "embedded"
 """Stands for the checkpoint that ships with the project."""
-EMBEDDED_PATH = Path(__file__).parents[2] / "checkpoints" / "scale_hyperprior_mse_lmbda0.013.safetensors"
+EMBEDDED_PATH = home() / "checkpoints" / "scale_hyperprior_mse_lmbda0.013.safetensors"
 
 State = dict[str, Tensor]
 

@@ -1,4 +1,7 @@
-"""The refinements that have a name: the files of ``configs/refine``, and ``fast``, ``balanced`` and ``best`` among them."""
+"""The refinements that have a name: the files of ``configs/refine``, and ``fast``, ``balanced`` and ``best`` among them.
+
+What needs torch is imported where it is used: commands list the names in their help.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser
+from sga.files import home
 
-from sga.refinement.settings import RefinerSettings
+if TYPE_CHECKING:
+    from sga.refinement.settings import RefinerSettings
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "refine"
+CONFIGS = home() / "configs" / "refine"
 PRESETS = ("fast", "balanced", "best")
 DEFAULT = "balanced"
+
+
+def names() -> list[str]:
+    """Names of all files of ``configs/refine``, the presets first."""
+    return [*PRESETS, *sorted({file.stem for file in CONFIGS.glob("*.yaml")}.difference(PRESETS))]
 
 
 def config_file(name: str) -> Path:
@@ -26,8 +36,7 @@ def config_file(name: str) -> Path:
     if path.suffix != ".yaml" and not path.is_file():
         path = CONFIGS / f"{name}.yaml"
     if not path.is_file():
-        known = " ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
-        raise ValueError(f"--config {name}: no such file; give the path of one, or a name of configs/refine: {known}")
+        raise ValueError(f"--config {name}: no such file; give the path of one, or a name of configs/refine: {' '.join(names())}")
     return path
 
 
@@ -53,12 +62,21 @@ def with_config(args: Sequence[str]) -> list[str]:
 
 
 def preset(name: str = DEFAULT, steps: int | None = None) -> RefinerSettings:
-    """The settings of ``configs/refine/NAME.yaml``.
+    """The settings of a preset, to look at or to change with :func:`dataclasses.replace`.
 
     Args:
-        name: Name of the file.
-        steps: Steps in place of the file's.
+        name: ``fast`` (150 steps), ``balanced`` (500), ``best`` (2000), or another file of ``configs/refine``, such as ``sga``.
+        steps: Adam steps in place of the file's.
+
+    Raises:
+        ValueError: There is no such file, or ``steps`` is below 0.
     """
+    from jsonargparse import ArgumentParser
+
+    from sga.refinement.settings import RefinerSettings
+
+    if name not in names():
+        raise ValueError(f"no preset {name!r}: choose from {', '.join(names())}")
     parser = ArgumentParser()
     parser.add_class_arguments(RefinerSettings, "model")
     found: RefinerSettings = parser.instantiate(parser.parse_path(CONFIGS / f"{name}.yaml")).model

@@ -93,9 +93,7 @@ MEASURED: dict[str, Column] = {
 def _columns() -> tuple[str, ...]:
     """Those of every version first and in their old order; newer metrics follow."""
     pairs = {"base": BASE, "refined": ""}
-    own = (
-        [f"{name}{pairs[each.name]}" for name in ALWAYS] if each.name in pairs else [each.name] for each in fields(ImageResult)
-    )
+    own = ([f"{name}{pairs[each.name]}" for name in ALWAYS] if each.name in pairs else [each.name] for each in fields(ImageResult))
     first = [column for columns in own for column in columns]
     return (*first, *(column for column in MEASURED if column not in first))
 

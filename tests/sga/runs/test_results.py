@@ -21,10 +21,12 @@ OF_THE_FIRST_VERSION = (
     *("bpp_base", "psnr_db_base", "ms_ssim_base", "rd_loss_base", "bpp", "psnr_db", "ms_ssim", "rd_loss"),
     *("bpp_estimated", "best_step", "seconds"),
 )
-MEANS_OF_THE_FIRST_VERSION = OF_THE_FIRST_VERSION[7:16] + ("seconds",)
+MEANS_OF_THE_FIRST_VERSION = (*OF_THE_FIRST_VERSION[7:16], "seconds")
 WHOLE = replace(
     RESULT,
-    refined=Quality(1.1, 31.0, 0.9, 10.0, psnr_y_db=32.0, encode_seconds=0.5, decode_seconds=0.25, kmacs_per_pixel=43.54, lpips=0.1),
+    refined=Quality(
+        1.1, 31.0, 0.9, 10.0, psnr_y_db=32.0, encode_seconds=0.5, decode_seconds=0.25, kmacs_per_pixel=43.54, lpips=0.1
+    ),
 )
 
 

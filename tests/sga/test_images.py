@@ -9,7 +9,7 @@ from PIL import Image
 
 from data.folders import find_images, unique_names
 from data.samples import sample_paths
-from sga.images import ImageError, image_size, pad, read_image, to_float, to_uint8, write_image
+from sga.images import ImageError, image_size, pad, read_image, to_float, to_image, to_pil, to_uint8, write_image
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16"])
@@ -94,3 +94,39 @@ def test_folders_are_searched_and_names_are_unique(tmp_path: Path) -> None:
 def test_embedded_photographs_are_installed() -> None:
     assert len(sample_paths()) >= 3
     assert all(read_image(path).shape[0] == 3 for path in sample_paths())
+
+
+def test_a_picture_in_any_form_is_one_tensor(tmp_path: Path) -> None:
+    pixels = np.arange(4 * 10 * 3, dtype=np.uint8).reshape(4, 10, 3)
+    expected = torch.from_numpy(pixels).permute(2, 0, 1)
+    write_image(expected, tmp_path / "image.png")
+    for source in (tmp_path / "image.png", str(tmp_path / "image.png"), Image.fromarray(pixels), pixels, expected, pixels[::1]):
+        image = to_image(source)
+        assert torch.equal(image, expected) and image.is_contiguous()
+    assert torch.equal(to_image(pixels[..., 0]), expected[:1].expand(3, -1, -1))
+    assert torch.equal(to_image(pixels[::2, ::-1]), expected[:, ::2].flip(2))
+    assert np.array_equal(np.asarray(to_pil(expected)), pixels)
+
+
+def test_orientation_of_a_pil_image_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (10, 4)).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as image:
+        assert to_image(image).shape == (3, 10, 4)
+    assert to_image(Image.new("RGBA", (10, 4), (9, 8, 7, 0)))[:, 0, 0].tolist() == [9, 8, 7]
+
+
+def test_a_tensor_is_not_the_callers_memory_where_an_array_is_given() -> None:
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    image = to_image(pixels)
+    pixels[:] = 9
+    assert image.max() == 0
+
+
+def test_a_truncated_pil_image_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "broken.png"
+    write_image(torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8), path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with Image.open(path) as image, pytest.raises(ImageError, match="PIL image"):
+        to_image(image)

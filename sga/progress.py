@@ -1,0 +1,65 @@
+"""Progress of ONE photograph's refinement: a bar on a terminal, a bar in a notebook, or a function of the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from sga.refinement.refiner import Listener
+from sga.refinement.result import Progress
+
+OnStep = Callable[[int, int, float], object]
+"""``f(step, steps, loss)``: steps done, steps in all, and the R-D loss of the best latents so far."""
+
+
+@contextmanager
+def listening(progress: bool | OnStep, steps: int) -> Iterator[Listener | None]:
+    """A listener for the time of a refinement of ``steps`` steps; ``None`` where nobody listens.
+
+    Args:
+        progress: ``True``: a bar on standard error where that is a terminal, or in a notebook; ``False``: nothing; or a function.
+        steps: Adam steps.
+    """
+    console = Console(stderr=True)
+    if callable(progress):
+        yield _calling(progress, steps)
+    elif progress and console.is_jupyter:
+        yield _calling(_in_notebook(steps), steps)
+    elif progress and console.is_terminal:
+        with _on_terminal(console, steps) as on_step:
+            yield _calling(on_step, steps)
+    else:
+        yield None
+
+
+def _calling(on_step: OnStep, steps: int) -> Listener:
+    def listener(progress: Progress) -> None:
+        on_step(progress.evaluated_steps[-1], steps, float(progress.best_loss.mean()))
+
+    return listener
+
+
+@contextmanager
+def _on_terminal(console: Console, steps: int) -> Iterator[OnStep]:
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    step = TextColumn("step {task.completed:.0f}/{task.total:.0f}  R-D loss {task.fields[loss]}")
+    with Bar(BarColumn(), step, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("refine", total=steps, loss="-")
+        yield lambda step, steps, loss: bar.update(task, completed=step, loss=f"{loss:.4f}")
+
+
+def _in_notebook(steps: int) -> OnStep:
+    """A bar of IPython's own: rich's needs ipywidgets there."""
+    from IPython.display import ProgressBar
+
+    bar = ProgressBar(max(steps, 1))
+    bar.display()
+
+    def on_step(step: int, steps: int, loss: float) -> None:
+        bar.progress = step  # shows itself anew
+
+    return on_step
