@@ -30,10 +30,7 @@ from reports.classical import read_measurements
 from reports.runs import Run, Study, free_name, method_names
 from sga.codecs.checkpoint import CheckpointError, load_codec
 from sga.published import ARCHITECTURES
-from sga.runs.results import IMAGES
-
-CLASSICAL = "classical"
-"""Folder of a study with the measurements of classical codecs."""
+from sga.runs.results import CLASSICAL, IMAGES
 
 Metric = Literal["psnr_db", "ms_ssim"]
 Floats = npt.NDArray[np.float64]

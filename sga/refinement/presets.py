@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,45 +10,9 @@ from jsonargparse import ArgumentParser
 
 from sga.refinement.settings import RefinerSettings, step_dtype
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "refine"
+CONFIGS = Path(__file__).parents[2] / "configs" / "refine"
 PRESETS = ("fast", "balanced", "best")
 DEFAULT = "balanced"
-
-
-def config_file(name: str) -> Path:
-    """The file of a refinement: ``configs/refine/NAME.yaml``, or a file of this path.
-
-    Raises:
-        ValueError: There is neither.
-    """
-    path = Path(name)
-    if path.suffix != ".yaml" and not path.is_file():
-        path = CONFIGS / f"{name}.yaml"
-    if not path.is_file():
-        known = " ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
-        raise ValueError(f"--config {name}: no such file; give the path of one, or a name of configs/refine: {known}")
-    return path
-
-
-def with_config(args: Sequence[str]) -> list[str]:
-    """Arguments of ``refine.py`` with a file for each name after ``--config``, and with the default where nothing is named.
-
-    Raises:
-        ValueError: A name has no file.
-    """
-    words: list[str] = []
-    named, is_name = False, False
-    for word in args:
-        joined = re.fullmatch("(?:--config=|-c=|-c)(.+)", word)
-        if is_name:
-            words.append(str(config_file(word)))
-        elif joined:
-            words.append(f"--config={config_file(joined[1])}")
-        else:
-            words.append(word)
-        is_name = not is_name and word in ("--config", "-c")
-        named = named or is_name or joined is not None
-    return words if named else ["--config", str(config_file(DEFAULT)), *words]
 
 
 def preset(name: str = DEFAULT, steps: int | None = None) -> RefinerSettings:

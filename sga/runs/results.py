@@ -20,6 +20,8 @@ REPORT_PAGE = "index.html"
 IMAGES, BITSTREAMS, BASE_BITSTREAMS = "images", "bitstreams", "bitstreams_base"
 RECONSTRUCTIONS, FAILURES = "reconstructions", "failures"
 NOT_AVAILABLE = "n/a"
+CLASSICAL = "classical"
+"""Folder of a study with the measurements of classical codecs."""
 
 
 @dataclass(frozen=True)
