@@ -1,4 +1,4 @@
-"""What the command lines share: ``--config`` takes names as well as paths, and the accelerator is one that files can be coded with."""
+"""What the command lines share: ``--config`` takes names as well as paths, and the default accelerator."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pytorch_lightning as pl
 import torch
-from jsonargparse import ActionConfigFile
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 ACCELERATOR = "cpu" if torch.backends.mps.is_available() else "auto"
@@ -28,10 +26,10 @@ class CommandLine(LightningCLI):
     config_help: ClassVar[str]
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """A parser of Lightning's, with another help."""
-        settings = {"dump_header": [f"pytorch_lightning=={pl.__version__}"], "description": self.description, **kwargs}
-        parser = LightningArgumentParser(**settings)
-        parser.add_argument("-c", "--config", action=ActionConfigFile, help=self.config_help)
+        """A parser of Lightning's, with the help of this command."""
+        parser = super().init_parser(**{"description": self.description, **kwargs})
+        (config,) = (action for action in parser._actions if action.dest == "config")
+        config.help = self.config_help
         return parser
 
 

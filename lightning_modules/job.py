@@ -139,12 +139,11 @@ class Job:
     def _targets_missed(self) -> dict[str, str]:
         """Finished images of the share whose files are not what was asked for, by name, each with a line."""
         target = self.module.target
-        found = (read_result(self.output, file.name) for file in self.share) if target is not None else ()
-        return {
-            result.image: target.missed(result.bpp, result.psnr_db)
-            for result, _ in filter(None, found)
-            if not target.reached(result.bpp, result.psnr_db)
-        }
+        if target is None:
+            return {}
+        found = (read_result(self.output, file.name) for file in self.share)
+        missed = (result for result, _ in filter(None, found) if not target.reached(result.bpp, result.psnr_db))
+        return {result.image: target.missed(result.bpp, result.psnr_db) for result in missed}
 
     def _refusal(self) -> str:
         """Why a job cannot go on in a folder of other settings, with the options that differ where that can be told."""
@@ -157,11 +156,14 @@ class Job:
     def _different_options(self) -> str:
         """In brackets, the options that differ from those in the folder of the job; empty where that cannot be told."""
         try:
-            contents = [yaml.safe_load(text) for text in ((self.output / CONFIG).read_text(), self.config)]
-            there, here = (
-                {"seed": one["seed"], **{f"model.{key}": value for key, value in one["model"].items()}} for one in contents
-            )
+            there, here = _options((self.output / CONFIG).read_text()), _options(self.config)
         except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
             return ""
         names = [f"--{name}" for name in {**there, **here} if there.get(name) != here.get(name)]
         return f" ({', '.join(names)})" if names else ""
+
+
+def _options(config: str) -> dict[str, Any]:
+    """The settings of a ``config.yaml`` that decide results, by the names of their options."""
+    content = yaml.safe_load(config)
+    return {"seed": content["seed"], **{f"model.{key}": value for key, value in content["model"].items()}}

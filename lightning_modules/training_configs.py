@@ -34,9 +34,10 @@ def training_configs(name: str) -> list[str]:
         return [name]
     former = re.search(r"(?:^|/)quality/(?:cheng2020/)?(\w+)(?:\.yaml)?$", name)
     if former:
+        codec = "cheng2020_anchor" if "cheng2020" in name else "scale_hyperprior"
         raise ValueError(
             f"--config {name}: qualities have no files any more: name codec and quality in one, such as "
-            f"--config scale_hyperprior/{former[1]} in place of --config scale_hyperprior --config {name}"
+            f"--config {codec}/{former[1]} in place of --config {codec} --config {name}"
         )
     of_quality = re.fullmatch(r"(.+)/((?:mse|ms_ssim)_\d+)", name)
     if of_quality is None:
