@@ -6,7 +6,7 @@ SET_UP := .venv/installed
 .PHONY: demo test lint unit slurm-test clean
 
 demo: $(SET_UP)
-	$(BIN)/python refine.py --config configs/refine/fast.yaml --output runs/demo --compare coffee
+	$(BIN)/python refine.py --config fast --output runs/demo --compare coffee
 
 test: lint unit
 

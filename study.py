@@ -1,4 +1,4 @@
-"""Refines a set of images in many ways: ``python -m study --config configs/studies/X.yaml --data.root DIR --output STUDY``.
+"""Refines a set of images in many ways: ``python study.py --config configs/studies/X.yaml --data.root DIR --output STUDY``.
 
 The file lists runs of ``refine.py`` by name; each leaves its folder ``STUDY/NAME``, with all that a run of that command leaves::
 
@@ -18,142 +18,17 @@ share the images with ``--data.shard I/N`` (``srun`` does so by itself); each pr
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
 import sys
 import traceback
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
-from jsonargparse import ArgumentError
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 import lightning_modules.quiet  # noqa: F401  (before the project's other modules)
 import refine
-from data.refinement_data import RefinementDataModule
-from lightning_modules.refinement_module import RefinementModule
-from reports.points import CLASSICAL
+from lightning_modules.study_plan import PlannedRun, read_plan
 from sga.cli import INTERRUPTED, TERMINATED, errors_in_one_line
-from sga.refinement.presets import config_file
-
-ONE_DEVICE = "--trainer.devices=1"
-"""Several would make Lightning start this command again for each of them, in the middle of the study."""
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """A run of a study.
-
-    Attributes:
-        name: Of its folder.
-        options: For ``refine.py``, ``--output`` among them.
-        steps: Adam steps an image.
-        images: Of this process's share.
-    """
-
-    name: str
-    options: tuple[str, ...]
-    steps: int
-    images: int
-
-    @property
-    def command(self) -> str:
-        """What does the same alone."""
-        return shlex.join(["python", "refine.py", *self.options])
-
-
-class _Checked(refine.RefinementCLI):
-    """Builds the model and the data of a run, and no trainer."""
-
-    def instantiate_classes(self) -> None:
-        self.config_init = self.parser.instantiate(self.config)
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice; YAML itself keeps the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            name = str(self.construct_object(key))
-            if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{name} is given twice", key.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
-def read_plan(config: Path, output: Path, root: str, more: Sequence[str] = ()) -> list[PlannedRun]:
-    """The runs of a study's file, with their options checked.
-
-    Args:
-        config: The file.
-        output: Folder of the study.
-        root: Images, as for ``refine.py``.
-        more: Options for every run, after the file's.
-
-    Raises:
-        ValueError: The file is no study, or an option of a run is wrong.
-        OSError: The file cannot be read, or there are no images.
-    """
-    try:
-        content = yaml.load(config.read_text(), _UniqueKeys)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{config} cannot be read: {error}") from error
-    if not isinstance(content, dict) or not set(content) <= {"common", "runs"} or not isinstance(content.get("runs"), dict):
-        raise ValueError(f"{config} is no study: it needs `runs:`, options by the name of each run, and may have `common:`")
-    if not content["runs"]:
-        raise ValueError(f"{config} is no study: `runs:` names no run")
-    common = _options("common", content.get("common"), config)
-    runs = {str(name): _options(f"run {name}", own, config) for name, own in content["runs"].items()}
-    return [_planned(name, {**common, **own}, config, output, root, more) for name, own in runs.items()]
-
-
-def _options(owner: str, content: Any, config: Path) -> dict[str, Any]:
-    if content is not None and not isinstance(content, dict):
-        raise ValueError(f"{config}: {owner} needs options by their names, such as `{{config: sga}}`, not {_text(content)}")
-    return content or {}
-
-
-def _planned(name: str, options: Mapping[str, Any], config: Path, output: Path, root: str, more: Sequence[str]) -> PlannedRun:
-    if Path(name).name != name or name.startswith("."):
-        raise ValueError(f"{config}: {name} is not good as the name of a folder")
-    if name == CLASSICAL:
-        raise ValueError(f"{config}: no run can have the name {name}: the folder is that of the classical codecs' measurements")
-    if "config" not in options:
-        raise ValueError(f"{config}: run {name} names no config, such as `config: ssl`")
-    try:
-        path = config_file(str(options["config"]))
-    except ValueError as error:
-        raise ValueError(f"{config}: run {name}: {error}") from error
-    path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    own = (f"--{key}={_text(value)}" for key, value in options.items() if key != "config")
-    folders = ("--data.root", root, "--output", str(output / name))
-    arguments = ("--config", str(path), *folders, ONE_DEVICE, *own, *more)
-    try:
-        checked = _Checked(
-            RefinementModule,
-            RefinementDataModule,
-            run=False,
-            args=list(arguments),
-            save_config_callback=None,
-            trainer_defaults=refine.TRAINER_DEFAULTS,
-            seed_everything_default=False,
-            parser_kwargs={"exit_on_error": False},
-        )
-    except (ArgumentError, ValueError) as error:
-        raise ValueError(f"{config}: run {name}: {error}") from error
-    if (checked.config.data.root, checked.config.output) != (root, output / name):
-        raise ValueError(f"{config}: run {name}: output and data.root are those of the study: give them on the command line")
-    return PlannedRun(name, arguments, checked.config.model.steps, len(checked.config_init.data.share))
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def run(planned: PlannedRun) -> bool:
@@ -175,7 +50,7 @@ def run(planned: PlannedRun) -> bool:
 
 def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        "python -m study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        "study.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the study, a file of configs/studies")
     parser.add_argument("--data.root", dest="root", default="samples", metavar="DIR", help="images, as for refine.py")

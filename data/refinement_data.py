@@ -111,8 +111,7 @@ class RefinementDataModule(pl.LightningDataModule):
     @property
     def share(self) -> list[ImageFile]:
         """The images of :attr:`shard`, whatever is finished of the job: other processes may be at work on theirs."""
-        index, count = self.shard or (0, 1)
-        return self.files[index::count]
+        return share_of(self.files, self.shard)
 
     def predict_dataloader(self) -> DataLoader[RefinementBatch]:
         """This rank's part of the share, one :class:`RefinementBatch` an item, without the :attr:`finished` images."""
@@ -158,6 +157,12 @@ def outside_runs(paths: Sequence[Path], root: Path) -> list[Path]:
     if not left:
         raise FileNotFoundError(f"all images under {root} are those of a run or a report: name the folder of the photographs")
     return left
+
+
+def share_of(files: Sequence[ImageFile], shard: tuple[int, int] | None) -> list[ImageFile]:
+    """Files of the I-th of N processes, ``shard`` being ``(I, N)``: every N-th, from the I-th on; all where it is ``None``."""
+    index, count = shard or (0, 1)
+    return list(files[index::count])
 
 
 def parse_shard(shard: str) -> tuple[int, int]:

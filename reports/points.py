@@ -29,10 +29,7 @@ from reports.classical import read_measurements
 from reports.runs import Run, Study, free_name, method_names
 from sga.codecs.checkpoint import CheckpointError, load_codec
 from sga.quality import ALWAYS, METRICS, PLOTTED, Floats, Quality
-from sga.runs.folder import IMAGES
-
-CLASSICAL = "classical"
-"""Folder of a study with the measurements of classical codecs."""
+from sga.runs.folder import CLASSICAL, IMAGES
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ Means over the 24 Kodak images, from bitstreams: CompressAI's ``results/image/ko
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sga.codecs import Codec
 from sga.codecs.checkpoint import LMBDAS
@@ -130,6 +132,34 @@ _MEASURED: dict[tuple[str, DistortionName], tuple[tuple[float, float, float], ..
         (0.5958, 31.454, 0.9914),
     ),
 }
+
+SIZES: dict[str, tuple[Mapping[str, int], ...]] = {
+    **dict.fromkeys(
+        ("FactorisedPriorCodec", "ScaleHyperpriorCodec", "MeanScaleHyperpriorCodec"),
+        5 * ({"N": 128, "M": 192},) + 3 * ({"N": 192, "M": 320},),
+    ),
+    **dict.fromkeys(("Cheng2020AnchorCodec", "Cheng2020AttentionCodec"), 3 * ({"N": 128},) + 3 * ({"N": 192},)),
+}
+"""Sizes of the model of each quality from 1, by the class of the codec."""
+
+
+def quality_settings(codec: str, name: str) -> dict[str, Any]:
+    """Settings of a training at a quality of CompressAI's convention: ``lmbda``, ``distortion`` and the sizes of the codec.
+
+    Args:
+        codec: Class of the codec. One without published models has CompressAI's eight lambdas, and keeps its own sizes.
+        name: ``mse_1`` to ``mse_8`` or ``ms_ssim_1`` to ``ms_ssim_8``; up to 6 for the codecs of Cheng et al. 2020.
+
+    Raises:
+        ValueError: The codec has no such quality.
+    """
+    sizes = SIZES.get(codec, 8 * ({},))
+    for distortion, lmbdas in LMBDAS.items():
+        for quality, (lmbda, size) in enumerate(zip(lmbdas, sizes, strict=False), start=1):
+            if name == f"{distortion}_{quality}":
+                known = {"codec": {"init_args": dict(size)}} if size else {}
+                return {**known, "lmbda": lmbda, "distortion": distortion}
+    raise ValueError(f"{codec} has no quality {name}: they are mse_1 to mse_{len(sizes)} and ms_ssim_1 to ms_ssim_{len(sizes)}")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from sga.codecs.checkpoint import load_codec
 from sga.codecs.export import export_safetensors
 from sga.images import read_image, write_image
 from sga.quality import psnr_db
-from tests.test_training import ROOT, arguments
+from tests.training import ROOT, arguments
 
 
 def scalars(folder: Path, tag: str) -> list[ScalarEvent]:

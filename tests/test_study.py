@@ -17,7 +17,6 @@ from lightning_modules.callbacks.refinement_curves import ImageCurves
 from sga.images import write_image
 
 ROOT = Path(__file__).parents[1]
-STUDIES = sorted((ROOT / "configs/studies").glob("*.yaml"))
 SHORT = ("--model.precision=fp32", "--trainer.accelerator=cpu")
 
 
@@ -175,14 +174,6 @@ def test_a_study_file_that_is_wrong_is_one_line(
         study.main(["--config", str(path), "--data.root", str(folder), "--output", str(tmp_path / "study"), "--dry-run"])
     error = capsys.readouterr().err.splitlines()
     assert stop.value.code == 2 and len(error) == 1 and str(path) in error[0] and message in error[0]
-
-
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_the_studies_that_ship_are_sound_and_their_comments_say_the_work(path: Path, folder: Path, tmp_path: Path) -> None:
-    plan = study.read_plan(path, tmp_path, str(folder))
-    steps = sum(run.steps for run in plan)
-    assert f"# Work: {len(plan)} runs, {steps} steps an image (Kodak: {24 * steps} image-steps)." in path.read_text()
-    assert f"# python -m study --config configs/studies/{path.name} " in path.read_text()
 
 
 def test_the_curve_of_an_image_grows_while_it_is_refined(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

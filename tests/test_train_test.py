@@ -16,7 +16,7 @@ from sga.codecs.checkpoint import coding_copy, load_codec
 from sga.images import read_image
 from sga.quality import Quality, ms_ssim, psnr_db
 from sga.rate_distortion import Objective
-from tests.test_training import arguments, weights
+from tests.training import arguments, weights
 
 OBJECTIVE = Objective(0.013)
 

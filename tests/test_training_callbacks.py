@@ -22,7 +22,7 @@ from sga.codecs import Codec, FactorisedPriorCodec, MeanScaleHyperpriorCodec, Pr
 from sga.images import pad, to_float
 from sga.latent_channel import latent_panels, telling_channel
 from tests.conftest import random_codec
-from tests.test_training import arguments
+from tests.training import arguments
 
 KILLED_AT = 5
 OF_PIXELS = ("bpp", "psnr_db", "ms_ssim", "ms_ssim_db", "psnr_y_db")

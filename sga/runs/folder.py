@@ -10,6 +10,8 @@ RESULTS, SUMMARY = "results.csv", "summary.json"
 REPORT_PAGE = "index.html"
 IMAGES, BITSTREAMS, BASE_BITSTREAMS = "images", "bitstreams", "bitstreams_base"
 RECONSTRUCTIONS, FAILURES = "reconstructions", "failures"
+CLASSICAL = "classical"
+"""Folder of a study with the measurements of classical codecs."""
 
 
 def is_run(folder: Path) -> bool:

@@ -16,7 +16,7 @@ import torch
 
 from data.samples import sample_paths
 from sga.images import read_image, write_image
-from tests.test_training import weights
+from tests.training import weights
 
 pytestmark = pytest.mark.slurm
 
@@ -84,9 +84,8 @@ def ended(job: str, *states: str) -> bool:
 
 
 def train_without_slurm(pictures: Path, output: Path, *arguments: str, quality: str = "mse_4") -> dict[str, torch.Tensor]:
-    command = [sys.executable, "train.py", "fit"]
-    for preset in ("scale_hyperprior", f"quality/{quality}", "length/smoke"):
-        command += ["--config", str(ROOT / f"configs/train/{preset}.yaml")]
+    presets = ("--config", f"scale_hyperprior/{quality}", "--config", "length/smoke")
+    command = [sys.executable, "train.py", "fit", *presets]
     paths = ["--data.root", str(pictures), "--data.valid", str(pictures), "--output", str(output)]
     subprocess.run([*command, *paths, *TINY, *arguments], cwd=ROOT, env={**os.environ, "SLOW_SECONDS": "0"}, check=True)
     return weights(output / "last.ckpt")

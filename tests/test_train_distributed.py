@@ -12,7 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from tests.test_training import ROOT, STEPS, arguments, weights
+from tests.training import ROOT, STEPS, arguments, weights
 
 LAUNCHERS = {
     "lightning": [sys.executable],

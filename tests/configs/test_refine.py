@@ -14,7 +14,7 @@ import yaml
 import refine
 from lightning_modules import quiet
 
-CONFIGS = Path(__file__).parents[1] / "configs/refine"
+CONFIGS = Path(__file__).parents[2] / "configs/refine"
 SGA = {"SgaTemperature": {"tau_max": 0.5, "rate": 1e-3, "t0": 700}}
 SGA_PLUS = {"SgaPlusTemperature": {"tau_max": 1.0, "rate": 1e-3}}
 ATANH = {"class_path": "sga.refinement.rounding.AtanhRounding"}

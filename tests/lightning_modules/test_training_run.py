@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from lightning_modules.callbacks.checkpointing import LastCheckpoint
 from lightning_modules.training_module import TrainingModule
-from tests.test_training import ROOT, arguments, weights
+from tests.training import ROOT, arguments, weights
 
 STEPS = 40
 
@@ -200,7 +200,7 @@ def test_what_cannot_be_resumed_is_one_line(
 
 
 def test_a_checkpoint_is_written_after_minutes(photographs: Path, tmp_path: Path) -> None:
-    more = ("--checkpoint_every=1000", "--checkpoint_minutes=0.000001", "--trainer.callbacks+=tests.test_training.Stop")
+    more = ("--checkpoint_every=1000", "--checkpoint_minutes=0.000001", "--trainer.callbacks+=tests.training.Stop")
     with pytest.raises(RuntimeError, match="killed"):
         train.main(arguments(photographs, tmp_path / "run", *more))
     assert step_of(tmp_path / "run/last.ckpt") == 3

@@ -9,7 +9,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 
 import train
 from lightning_modules import slurm
-from tests.test_training import arguments
+from tests.training import arguments
 
 STEP = {"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NODEID": "0"}
 

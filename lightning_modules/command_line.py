@@ -1,0 +1,75 @@
+"""What the command lines share: ``--config`` takes names as well as paths, and the default accelerator."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+ACCELERATOR = "cpu" if torch.backends.mps.is_available() else "auto"
+"""Lightning's choice, except where that would be MPS: it has no float64, in which files are coded."""
+
+
+class CommandLine(LightningCLI):
+    """A command line that says what can follow ``--config``.
+
+    Attributes:
+        description: First line of the help.
+        config_help: Help of ``--config``.
+    """
+
+    description: ClassVar[str]
+    config_help: ClassVar[str]
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser of Lightning's, with the help of this command."""
+        parser = super().init_parser(**{"description": self.description, **kwargs})
+        (config,) = (action for action in parser._actions if action.dest == "config")
+        config.help = self.config_help
+        return parser
+
+
+def config_file(name: str, folder: Path) -> Path:
+    """The configuration of a name: ``folder/NAME.yaml``, or a file of this path.
+
+    Raises:
+        ValueError: There is neither.
+    """
+    path = Path(name)
+    if path.suffix != ".yaml" and not path.is_file():
+        path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = " ".join(sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml")))
+        raise ValueError(f"--config {name}: no such file; give the path of one, or a name of configs/{folder.name}: {known}")
+    return path
+
+
+def with_configs(args: Sequence[str], find: Callable[[str], Sequence[str]], default: str | None = None) -> list[str]:
+    """The arguments of a command with what ``find`` has for each name after ``--config``.
+
+    Args:
+        args: Arguments as the user gave them.
+        find: Values of ``--config`` for a name: paths, or configurations in YAML.
+        default: Name that is put first where none is given.
+
+    Raises:
+        ValueError: ``find`` does not know a name.
+    """
+    words: list[str] = []
+    named, is_name = False, False
+    for word in args:
+        joined = re.fullmatch("(?:--config=|-c=|-c)(.+)", word)
+        name = word if is_name else joined[1] if joined else None
+        is_name = not is_name and word in ("--config", "-c")
+        if name is not None:
+            named = True
+            words += [f"--config={config}" for config in find(name)]
+        elif not is_name:
+            words.append(word)
+    if is_name:
+        words.append("--config")  # the parser says that nothing follows it
+    return words if named or is_name or default is None else [*(f"--config={config}" for config in find(default)), *words]

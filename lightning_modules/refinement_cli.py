@@ -1,0 +1,115 @@
+"""The command line of ``refine.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.cli import LightningArgumentParser
+
+from data.refinement_data import RefinementDataModule
+from lightning_modules import slurm
+from lightning_modules.command_line import ACCELERATOR, CommandLine, config_file, with_configs
+from lightning_modules.job import Job
+from lightning_modules.refinement_module import RefinementModule
+from sga.refinement.presets import CONFIGS, DEFAULT
+
+TRAINER_DEFAULTS = {
+    "accelerator": ACCELERATOR,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "inference_mode": False,  # it would break autograd inside predict_step
+    "use_distributed_sampler": False,  # the data module shards its batches
+}
+
+
+class RefinementCLI(CommandLine):
+    """Model, data, trainer, and the folder of the run.
+
+    Args:
+        args: Arguments of the command.
+        parser_settings: Settings of the parser, of ``jsonargparse.ArgumentParser``.
+
+    Raises:
+        ValueError: The settings cannot be run.
+    """
+
+    description = "Refines images and writes bitstreams."
+    config_help = (
+        f"A name of configs/refine ({', '.join(sorted(path.stem for path in CONFIGS.glob('*.yaml')))}; {DEFAULT} where none is "
+        "given), or a file."
+    )
+
+    def __init__(self, args: Sequence[str], **parser_settings: Any) -> None:
+        super().__init__(
+            RefinementModule,
+            RefinementDataModule,
+            run=False,
+            args=with_configs(args, lambda name: [str(config_file(name, CONFIGS))], DEFAULT),
+            save_config_callback=None,
+            trainer_defaults=TRAINER_DEFAULTS,
+            parser_kwargs={"allow_abbrev": False, **parser_settings},  # with_configs must see what is a --config
+            seed_everything_default=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what belongs to neither model nor data."""
+        parser.add_argument("--output", type=Path, required=True, help="Folder of the run; a rerun goes on in it.")
+        parser.add_argument("--seed", type=int, default=0, help="Of the noise; the same command repeats to the bit.")
+        parser.add_argument("--compare", type=str | None, default=None, help="Image to draw side by side as comparison.png.")
+        parser.link_arguments("seed", "model.seed")
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Under ``srun``, tasks share the images and know nothing of one another, unless a strategy makes one group of them."""
+        number, tasks = slurm.task()
+        environment: ClusterEnvironment | None
+        if tasks > 1 and self.config.trainer.strategy == "auto":
+            environment = LightningEnvironment()
+            environment.set_global_rank(0)  # each is the first of its own; Lightning took the task's number for it
+            if self.datamodule.shard is not None:
+                raise ValueError("srun shares the images out by itself: leave --data.shard away")
+            self.datamodule.shard = number, tasks
+        else:
+            environment = slurm.cluster_environment()
+        if environment is not None:
+            kwargs["plugins"] = [environment]
+        trainer = super().instantiate_trainer(**kwargs)
+        if isinstance(environment, slurm.SrunEnvironment):
+            slurm.check_tasks(trainer.num_devices, trainer.num_nodes)
+        if trainer.precision != "32-true":
+            raise ValueError("--trainer.precision must stay 32-true: --model.precision is that of the steps")
+        return trainer
+
+    def job(self) -> Job:
+        """The job that the command line describes.
+
+        Raises:
+            ValueError: Its folder is that of the images.
+        """
+        output: Path = self.config.output
+        if not output.is_file() and output.resolve() == Path(self.config.data.root).resolve():
+            raise ValueError(f"--output {output}: is the folder of the images; give one of its own")
+        return Job(
+            output=output,
+            settings=self.config.as_dict()["model"],
+            module=self.model,
+            files=self.datamodule.files,
+            shard=self.datamodule.shard,
+            config=self.parser.dump(self.config, skip_validation=True),
+            name="+".join(Path(path).stem for path in self.config.config or ()),
+            compared=self.config.compare,
+        )
+
+
+class CheckedRefinement(RefinementCLI):
+    """Builds the model and the data of a run, and no trainer."""
+
+    def instantiate_classes(self) -> None:
+        """Checks what the parser alone cannot."""
+        self.config_init = self.parser.instantiate(self.config)

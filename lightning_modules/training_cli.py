@@ -1,0 +1,168 @@
+"""The command line of ``train.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, SaveConfigCallback
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from data.training_data import TrainingDataModule
+from lightning_modules import slurm
+from lightning_modules.callbacks.checkpointing import AtomicCheckpointIO, LastCheckpoint, read_training
+from lightning_modules.callbacks.file_evaluation import FileEvaluation
+from lightning_modules.callbacks.latent_pictures import LatentPictures
+from lightning_modules.callbacks.published_points import PublishedPoints
+from lightning_modules.callbacks.reconstructions import Reconstructions
+from lightning_modules.callbacks.throughput import Throughput
+from lightning_modules.callbacks.validation_metrics import ValidationMetrics
+from lightning_modules.command_line import ACCELERATOR, CommandLine, with_configs
+from lightning_modules.training_configs import known_configs, training_configs
+from lightning_modules.training_module import MONITOR, TrainingModule
+from lightning_modules.training_run import BEST, LAST, check_same_training, checkpoint_to_measure, checkpoint_to_resume
+from sga.cli import fail
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the resolved configuration into the folder of the run; a resumed run writes it anew."""
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Called once, on the first rank."""
+        if stage != "fit":
+            return
+        output = Path(self.config.output)
+        output.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, output / "config.yaml", overwrite=True)
+
+
+class TrainingCLI(CommandLine):
+    """Model, data, trainer, and the folder of the run; runs the command.
+
+    Args:
+        args: Arguments of the command.
+
+    Raises:
+        ValueError: The settings cannot be run.
+        Stopped: A signal ended the training.
+    """
+
+    description = "Trains a codec, and measures it from files."
+    config_help = (
+        f"A name of configs/train ({', '.join(known_configs())}), one of its codecs with a published quality (CODEC/mse_1, such as "
+        "scale_hyperprior/mse_4, sets its lambda, distortion and sizes), or a file. Several are applied in turn."
+    )
+
+    def __init__(self, args: Sequence[str]) -> None:
+        super().__init__(
+            TrainingModule,
+            TrainingDataModule,
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=0,
+            trainer_defaults={"accelerator": ACCELERATOR, "use_distributed_sampler": False},  # the data module shards the crops
+            args=with_configs(args, training_configs),
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """What the command does, and which arguments of the Trainer's method belong to the module or the data."""
+        return {
+            name: {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
+            for name in ("fit", "validate", "test")
+        }
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what belongs to neither model nor data."""
+        parser.add_argument("--output", type=Path, default=Path("runs/train"), help="Folder of the run; a rerun goes on in it.")
+        parser.add_argument("--resume", default="auto", help="'auto': go on from last.ckpt, if any; 'never'; or a checkpoint.")
+        parser.add_argument("--checkpoint_every", type=int, default=500, help="Steps between two writings of last.ckpt.")
+        parser.add_argument("--checkpoint_minutes", type=float, default=10, help="Longest time between two writings of it.")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Finds the checkpoint to test or validate before the settings are read from it.
+
+        Raises:
+            ValueError: The run has none.
+        """
+        super().parse_arguments(parser, args)
+        config = self.config.get("test") or self.config.get("validate")
+        if config is None:
+            return
+        config.weights_only = True  # checkpoints hold plain types alone
+        if config.ckpt_path is None:
+            config.ckpt_path = str(checkpoint_to_measure(Path(config.output)))
+        read_training(Path(config.ckpt_path))  # refuses what is none
+
+    def before_instantiate_classes(self) -> None:
+        """A test has its weights from its checkpoint, and codes too few images for a compilation to pay."""
+        config = self.config.get("test") or self.config.get("validate")
+        if config is not None:
+            config.model.warm_start, config.model.compile = None, False
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Adds the logger, the checkpoints and the callbacks of the project to what the configuration asks for."""
+        config = self.config[self.subcommand]
+        output = Path(config.output)
+        self.resumed = checkpoint_to_resume(config.resume, output) if self.subcommand == "fit" else None
+        self.step = 0
+        if self.resumed is not None:
+            training = read_training(self.resumed)
+            check_same_training(self.resumed, training, self.config_init[self.subcommand].model)
+            self.step = int(training["global_step"])
+        if config.trainer.logger is None or config.trainer.logger is True:
+            # No version: the curves of a resumed run are one. What a killed run logged after its checkpoint is logged anew.
+            purge: dict[str, Any] = {"purge_step": self.step} if self.subcommand == "fit" else {}
+            kwargs["logger"] = TensorBoardLogger(output, name="tensorboard", version="", default_hp_metric=False, **purge)
+        callbacks = [
+            *(self.config_init[self.subcommand].trainer.callbacks or []),
+            LastCheckpoint(output / LAST, config.checkpoint_every, config.checkpoint_minutes),
+            ValidationMetrics(),
+            PublishedPoints(),
+            Reconstructions(),
+            LatentPictures(),
+            FileEvaluation(output / "test"),
+        ]
+        if config.trainer.logger is not False:
+            callbacks += [LearningRateMonitor("step"), Throughput()]
+        if self.subcommand == "test":
+            kwargs["precision"] = "32-true"  # files are coded in fp32, whatever the model was trained in
+        if config.data.valid is not None:
+            callbacks.append(ModelCheckpoint(output, Path(BEST).stem, MONITOR, enable_version_counter=False))
+        kwargs["default_root_dir"] = output
+        plugins = [AtomicCheckpointIO(), *filter(None, [slurm.cluster_environment()])]
+        trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+        slurm.check_tasks(trainer.num_devices, trainer.num_nodes)
+        return trainer
+
+    def before_test(self) -> None:
+        """Files are coded in fp32, and that means it."""
+        torch.backends.cudnn.allow_tf32 = False
+
+    def after_test(self) -> None:
+        """Exit code 1 where an image could not be tested."""
+        (files,) = (callback for callback in self.trainer.callbacks if isinstance(callback, FileEvaluation))  # type: ignore[attr-defined]
+        if files.failed:
+            fail(f"{len(files.failed)} images could not be tested: {', '.join(files.failed[:10])}", 1)
+
+    def before_validate(self) -> None:
+        """Refuses a validation of nothing."""
+        if self.config_init["validate"].data.valid is None:
+            raise ValueError("validate needs images: give their folder with --data.valid")
+
+    def before_fit(self) -> None:
+        """Goes on from the checkpoint that ``--resume`` says."""
+        config = self.config_init[self.subcommand]
+        if config.ckpt_path is not None:
+            raise ValueError(f"fit goes on from a checkpoint with --resume {config.ckpt_path}, not with --ckpt_path")
+        if self.resumed is not None:
+            last = self.trainer.max_steps
+            state = f"the run is finished (--trainer.max_steps {last})," if 0 <= last <= self.step else "going on"
+            rank_zero_only(print)(f"{state} from {self.resumed}, step {self.step}")
+            config.ckpt_path = str(self.resumed)
+            config.weights_only = True  # checkpoints hold plain types alone

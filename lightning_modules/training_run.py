@@ -1,0 +1,83 @@
+"""A run of ``train.py``: the checkpoint that it goes on from, what it cannot change there, and how it ends after a signal."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.utilities import rank_zero_only
+
+from lightning_modules import slurm
+from lightning_modules.callbacks.checkpointing import Stopped
+from lightning_modules.training_module import TrainingModule
+from sga.codecs.checkpoint import codec_spec
+
+LAST, BEST = "last.ckpt", "best.ckpt"
+
+FIXED = ("lmbda", "distortion", "schedule", "learning_rate", "auxiliary_learning_rate")
+"""Settings of the module that a resumed run cannot change."""
+
+
+def checkpoint_to_measure(output: Path) -> Path:
+    """The checkpoint of a run that is tested: the best by validation, or the last where there was none.
+
+    Raises:
+        ValueError: The run has none.
+    """
+    for path in (output / BEST, output / LAST):
+        if path.is_file():
+            return path
+    raise ValueError(f"{output} holds neither {BEST} nor {LAST}: give --output RUN, or --ckpt_path FILE")
+
+
+def checkpoint_to_resume(resume: str, output: Path) -> Path | None:
+    """The checkpoint that a run goes on from.
+
+    Args:
+        resume: ``auto``, ``never`` or a path. A job that Slurm has started again goes on from its own last checkpoint in any case.
+        output: Folder of the run. ``never`` puts its last checkpoint aside.
+    """
+    last = output / LAST
+    if last.is_file() and (resume == "auto" or slurm.is_requeued()):
+        return last
+    if resume == "never" and last.is_file():
+        rank_zero_only(last.replace)(last.with_suffix(".ckpt.old"))
+    return None if resume in {"auto", "never"} else Path(resume)
+
+
+def check_same_training(checkpoint: Path, training: Mapping[str, Any], module: TrainingModule) -> None:
+    """Refuses to go on with another training than the one that a checkpoint, whose content is ``training``, holds.
+
+    Raises:
+        ValueError: Codec, objective or what the optimiser's state holds differ.
+    """
+    asked: dict[str, Any] = {**codec_spec(module.codec), **{name: module.hparams[name] for name in FIXED}}
+    held = {**training.get("codec", {}), **training.get("hyper_parameters", {})}
+    for name, value in asked.items():
+        if held.get(name, value) != value:
+            raise ValueError(
+                f"{checkpoint} was trained with {name} {held[name]}, not {value}: choose another --output, or start anew with "
+                "--resume never (and --model.warm_start for its weights)"
+            )
+
+
+def after_signal(stop: Stopped) -> int:
+    """Says where a stopped run stands and, at a time limit of Slurm, puts the job back into the queue. The exit code."""
+    if not stop.is_global_zero:
+        return 0
+    line = f"stopped by {stop.signum.name} at step {stop.step}, which {stop.checkpoint} holds"
+    job = slurm.job_id()
+    if stop.signum == signal.SIGUSR1 and job is not None:
+        print(f"{line}: requeueing job {job}", file=sys.stderr, flush=True)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm's, for what still runs of the job
+        problem = slurm.requeue(job)
+        if problem is None:
+            return 0
+        line = f"job {job} cannot be requeued ({problem}): submit it again"
+    else:
+        line += ": rerunning the command goes on from there"
+    print(line, file=sys.stderr, flush=True)
+    return int(128 + stop.signum)
