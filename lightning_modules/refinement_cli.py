@@ -16,7 +16,7 @@ from lightning_modules import slurm
 from lightning_modules.command_line import ACCELERATOR, CommandLine, config_file, with_configs
 from lightning_modules.job import Job
 from lightning_modules.refinement_module import RefinementModule
-from sga.refinement.presets import CONFIGS, DEFAULT
+from sga.refinement.presets import CONFIGS, DEFAULT, names
 
 TRAINER_DEFAULTS = {
     "accelerator": ACCELERATOR,
@@ -41,10 +41,7 @@ class RefinementCLI(CommandLine):
     """
 
     description = "Refines images and writes bitstreams."
-    config_help = (
-        f"A name of configs/refine ({', '.join(sorted(path.stem for path in CONFIGS.glob('*.yaml')))}; {DEFAULT} where none is "
-        "given), or a file."
-    )
+    config_help = f"A name of configs/refine ({', '.join(names())}; {DEFAULT} where none is given), or a file."
 
     def __init__(self, args: Sequence[str], **parser_settings: Any) -> None:
         super().__init__(
