@@ -33,6 +33,11 @@ def random_codec(adapter: type[Codec]) -> Codec:
     return codec
 
 
+def random_image(height: int = 64, width: int = 128) -> Tensor:
+    """Noise, fp32 [1, 3, H, W] in [0, 1]; the same at each call."""
+    return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
 @pytest.fixture
 def small_codec() -> ScaleHyperpriorCodec:
     codec = random_codec(ScaleHyperpriorCodec)
@@ -55,6 +60,12 @@ def embedded() -> LoadedCodec:
 def photograph() -> Tensor:
     """uint8 [3, 512, 512]."""
     return torch.from_numpy(samples.astronaut()).permute(2, 0, 1).contiguous()
+
+
+@pytest.fixture
+def crop(photograph: Tensor) -> Tensor:
+    """uint8 [3, 64, 64], a piece of the photograph."""
+    return photograph[:, 100:164, 200:264]
 
 
 @pytest.fixture(scope="session")

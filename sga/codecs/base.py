@@ -264,7 +264,7 @@ class Codec(nn.Module, ABC):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The arguments of the class that make a codec of the same sizes."""
+        """Channels of the transforms (N) and of y (M), as checkpoints name them; those of Cheng et al. 2020 take N alone."""
         return {"N": int(self.net.N), "M": int(self.net.M)}
 
     @property

@@ -126,12 +126,5 @@ def test_uniform_noise_is_uniform_about_the_value() -> None:
     assert noise.mean().abs() < 0.005 and noise.var().item() == pytest.approx(1 / 12, rel=0.02)
 
 
-def test_noise_of_an_image_is_the_same_in_any_batch() -> None:
-    like = torch.zeros(3, 4, 5)
-    together = Noise([7, 8, 9]).uniform(like)
-    torch.testing.assert_close(Noise([8]).uniform(like[:1])[0], together[1], rtol=0, atol=0)
-    assert not torch.equal(together[0], together[1])
-
-
 def test_hard_round_is_about_the_offset() -> None:
     torch.testing.assert_close(hard_round(torch.tensor([1.1, -0.2]), torch.tensor(0.25)), torch.tensor([1.25, 0.25]))

@@ -1,74 +1,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-import codec as command
 from sga.bitstream import Bitstream, BitstreamError, decode_image, encode_image
 from sga.codecs import FactorisedPriorCodec, MeanScaleHyperpriorCodec, ScaleHyperpriorCodec
-from sga.codecs.adaptation import Adaptation
 from sga.codecs.base import Quantised
 from sga.codecs.checkpoint import LoadedCodec
-from sga.images import write_image
 from sga.refinement.fit_prior import adapt, fit
 from sga.refinement.rounding import hard_round
 from tests.conftest import random_codec
-
-EXAMPLE = Adaptation(
-    gains=(0, 3, -12, 0, 0, 12, 0, 0, -1, 0, 0, 0),
-    channels=(7, 0, 11),
-    weights=((12, 4, -3, 0, 0, 0, 0), (0, 32, -32, 1, 5, 0, 0), (3, 3, 3, 3, -9, 2, 0)),
-)
-
-
-def symbols(height: int, width: int) -> Tensor:
-    generator = torch.Generator().manual_seed(height * width)
-    return torch.randint(-40, 41, (1, 12, height, width), generator=generator).double()
-
-
-def test_bytes_and_back() -> None:
-    data = EXAMPLE.to_bytes()
-    assert Adaptation.from_bytes(data, 12) == EXAMPLE
-    assert len(data) < 40
-    empty = Adaptation((0,) * 192, (), ())
-    assert Adaptation.from_bytes(empty.to_bytes(), 192) == empty and len(empty.to_bytes()) == 25
-
-
-@pytest.mark.parametrize(
-    "change", [lambda data: data[:3], lambda data: b"\x09" + data[1:], lambda data: b"\xff" * 60, lambda data: b""]
-)
-def test_forged_bytes_are_refused(change: object) -> None:
-    assert callable(change)
-    with pytest.raises(ValueError, match="adaptation"):
-        Adaptation.from_bytes(change(EXAMPLE.to_bytes()), 12)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 1), (6, 9)])
-def test_residuals_become_symbols_again(size: tuple[int, int]) -> None:
-    values = symbols(*size)
-    residuals = values - EXAMPLE.predict(values).round()
-    assert torch.equal(EXAMPLE.restore(residuals), values)
-    assert (residuals != values).any() and torch.equal(residuals[:, 1], values[:, 1])
-
-
-def test_a_prediction_sees_only_what_is_decoded_before_it() -> None:
-    """Symbols behind a position, in its channel or a later one, do not change its prediction."""
-    values = symbols(6, 9)
-    predicted = EXAMPLE.predict(values)
-    order = list(EXAMPLE.channels)
-    for position, channel in enumerate(order):
-        changed = values.clone()
-        changed[0, channel, 3, 5:] += 1
-        changed[0, channel, 4:] += 1
-        for later in order[position + 1 :]:
-            changed[0, later] += 1
-        now = EXAMPLE.predict(changed)
-        assert torch.equal(now[0, channel, :3], predicted[0, channel, :3])
-        assert torch.equal(now[0, channel, 3, :6], predicted[0, channel, 3, :6])
 
 
 def correlated(codec: ScaleHyperpriorCodec, height: int = 256, width: int = 192) -> Quantised:
@@ -107,7 +51,7 @@ def test_what_is_predictable_costs_fewer_bits_and_decodes(adapter: type[ScaleHyp
 
 def test_nothing_is_told_where_it_does_not_pay(small_codec: ScaleHyperpriorCodec) -> None:
     latents = small_codec.analyse(torch.zeros(1, 3, 64, 64))
-    plain = small_codec.quantise(replace(latents, y=torch.zeros_like(latents.y)), hard_round)
+    plain = small_codec.quantise(replace(latents, y=torch.zeros_like(latents.y)), hard_round, hard_round)
     assert adapt(small_codec, plain).adaptations == (None,)
     assert len(small_codec.encode(adapt(small_codec, plain))) == 2
 
@@ -139,23 +83,8 @@ def test_the_gradient_reaches_neighbours_that_predict(small_codec: ScaleHyperpri
 def test_a_codec_that_adapts_nothing_refuses_such_files() -> None:
     codec = random_codec(FactorisedPriorCodec)
     loaded = LoadedCodec(codec, 0.013, "mse", b"123456")
-    quantised = codec.quantise(codec.analyse(torch.rand(1, 3, 64, 64)), hard_round)
+    quantised = codec.quantise(codec.analyse(torch.rand(1, 3, 64, 64)), hard_round, hard_round)
     assert adapt(codec, quantised).adaptations == ()
     stream = Bitstream.from_bytes(encode_image(loaded, quantised, 64, 64))
     with pytest.raises(BitstreamError):
         decode_image(loaded, replace(stream, strings=[*stream.strings, b"12"]).to_bytes())
-
-
-def test_codec_py_says_what_the_file_tells(photograph: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_image(photograph, tmp_path / "photo.png")
-    command.main(["encode", str(tmp_path / "photo.png"), "-o", str(tmp_path / "photo.bin"), "--preset", "fast", "--steps", "4"])
-    command.main(["info", str(tmp_path / "photo.bin")])
-    assert "adaptation of the prior" in capsys.readouterr().out
-    command.main(["decode", str(tmp_path / "photo.bin"), "-o", str(tmp_path / "back.png")])
-    assert (tmp_path / "back.png").is_file()
-
-
-def test_a_prediction_without_end_is_refused() -> None:
-    forged = Adaptation((0,) * 12, (3,), ((32, 32, 0, 0, 0, 0, 0),))
-    with pytest.raises(ValueError, match="no end"):
-        forged.restore(torch.ones(1, 12, 4, 4000, dtype=torch.float64))

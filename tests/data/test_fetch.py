@@ -250,7 +250,7 @@ def test_sets_are_found_by_name(
 ) -> None:
     monkeypatch.setenv("SGA_DATA", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    config = str(Path(__file__).parents[1] / "configs/refine/ssl.yaml")
+    config = str(Path(__file__).parents[2] / "configs/refine/ssl.yaml")
     with pytest.raises(SystemExit) as stop:
         refine.main(["--config", config, "--data.root=kodak", "--output=run"])
     assert stop.value.code == 2 and "python -m data.fetch kodak" in capsys.readouterr().err.splitlines()[-1]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from sga.codecs import Bits
-from sga.distortion import TruePixels, mean_squared_error
+from sga.distortion import TruePixels
 from sga.images import pad, to_float
 from sga.rate_distortion import Objective, rate_distortion
 
@@ -19,15 +19,6 @@ def test_lagrangian_is_the_convention_of_compressai() -> None:
     torch.testing.assert_close(result.mse, torch.tensor([0.01, 0.04]))
     torch.testing.assert_close(result.loss, 0.013 * 255**2 * torch.tensor([0.01, 0.04]) + torch.tensor([1.5, 2.0]))
     torch.testing.assert_close(result.psnr_db, torch.tensor([20.0, 13.9794]))
-
-
-def test_distortion_counts_true_pixels_alone() -> None:
-    x = torch.zeros(1, 3, 4, 4)
-    x_hat = torch.full_like(x, 0.1)
-    x_hat[..., 2:, :] = 9.0
-    true = TruePixels.of(x, [(2, 4)])
-    torch.testing.assert_close(mean_squared_error(x, x_hat, true.mask), torch.tensor([0.01]))
-    torch.testing.assert_close(true.count, torch.tensor([8.0]))
 
 
 def test_ms_ssim_is_weighed_against_the_rate_and_sees_no_padding(photograph: Tensor) -> None:
