@@ -15,9 +15,11 @@ from lightning_modules.job import Job
 from lightning_modules.job_report import print_outcome, problem
 from lightning_modules.refinement_module import RefinementModule
 from sga.images import read_image, write_image
+from sga.quality import Quality
 from sga.refinement.rounding import AtanhRounding
 from sga.refinement.schedules import Constant
-from sga.runs.results import FAILURES, IMAGES, ImageResult, write_result
+from sga.runs.folder import FAILURES, IMAGES
+from sga.runs.results import ImageResult, write_result
 
 NAMES = ["a", "b", "c"]
 SETTINGS = {"steps": 3, "checkpoint": "embedded", "rounding": {"class_path": "sga.refinement.rounding.AtanhRounding"}}
@@ -29,13 +31,9 @@ RESULT = ImageResult(
     steps=3,
     lmbda=0.013,
     distortion="mse",
-    bpp_base=0.7,
-    psnr_db_base=32.0,
-    ms_ssim_base=None,
+    base=Quality(0.7, 32.0, None),
     rd_loss_base=1.3,
-    bpp=0.6,
-    psnr_db=32.0,
-    ms_ssim=None,
+    refined=Quality(0.6, 32.0, None),
     rd_loss=1.2,
     bpp_estimated=0.58,
     best_step=3,
@@ -45,7 +43,7 @@ RESULT = ImageResult(
 
 @pytest.fixture(scope="module")
 def module() -> RefinementModule:
-    return RefinementModule(AtanhRounding(), Constant(0.3), steps=3)
+    return RefinementModule(rounding=AtanhRounding(), temperature=Constant(0.3), steps=3)
 
 
 @pytest.fixture
@@ -153,10 +151,10 @@ def test_a_file_in_the_way_and_an_unknown_name_are_refused(job: Job) -> None:
 
 
 def test_files_that_miss_the_target_are_named(job: Job) -> None:
-    targeted = replace(job, module=RefinementModule(AtanhRounding(), Constant(0.3), steps=3, target_bpp=0.6))
+    targeted = replace(job, module=RefinementModule(rounding=AtanhRounding(), temperature=Constant(0.3), steps=3, target_bpp=0.6))
     targeted.begin()
     do(targeted, "a", "b")
-    do(targeted, "c", bpp=0.7)
+    do(targeted, "c", refined=Quality(0.7, 32.0, None))
     outcome = targeted.finish()
     assert list(outcome.missed) == ["c"] and "0.6 bpp were not reached: 0.7000 bpp are the nearest" in outcome.missed["c"]
     wrong = problem(targeted, outcome)
