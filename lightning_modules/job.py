@@ -21,6 +21,14 @@ from sga.runs.folder import CONFIG, IMAGES, claim, names_with_results, read_fail
 from sga.runs.results import read_result
 from sga.runs.summary import summarise
 
+FORMER_NAMES = {
+    '"sga.refinement.expectation.': '"lightning_modules.relaxation.',
+    '"sga.refinement.rounding.': '"lightning_modules.rounding.',
+    '"sga.refinement.schedules.': '"lightning_modules.temperature.',
+}
+"""What the classes of methods were called before the core had a package of its own. A job that was begun then can go on: to its
+fingerprint they are still called so."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -83,8 +91,7 @@ class Job:
         """Names what decides a result: the settings of the model and its weights, wherever they lie."""
         loaded, objective = self.module.loaded, self.module.objective
         known = {"checkpoint": loaded.model_hash.hex(), "lmbda": objective.lmbda, "distortion": objective.distortion}
-        content = json.dumps({**self.settings, **known}, sort_keys=True, default=str)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        return hashlib.sha256(_canonical({**self.settings, **known}).encode()).hexdigest()[:16]
 
     def begin(self) -> frozenset[str]:
         """Names of the images of the share that are finished, once the folder, created where it is missing, is the job's.
@@ -165,7 +172,16 @@ class Job:
         return f" ({', '.join(names)})" if names else ""
 
 
+def _canonical(settings: Mapping[str, Any]) -> str:
+    """Settings as a text that is the same for the same settings."""
+    text = json.dumps(settings, sort_keys=True, default=str)
+    for name, former in FORMER_NAMES.items():
+        text = text.replace(name, former)
+    return text
+
+
 def _options(config: str) -> dict[str, Any]:
     """The settings of a ``config.yaml`` that decide results, by the names of their options."""
     content = yaml.safe_load(config)
-    return {"seed": content["seed"], **{f"model.{key}": value for key, value in content["model"].items()}}
+    options: dict[str, Any] = {"seed": content["seed"], **{f"model.{key}": value for key, value in content["model"].items()}}
+    return {name: json.loads(_canonical({"value": value})) for name, value in options.items()}
