@@ -62,12 +62,11 @@ import sys
 from pathlib import Path
 
 import torch
-from compressai.zoo import image_models
 
 import sga
 
 torch.manual_seed(0)
-net = image_models["bmshj2018-factorized-relu"](quality=1, pretrained=False)
+net = FactorizedPriorReLU(32, 48)
 torch.save({"state_dict": net.state_dict(), "lmbda": 0.01}, "model.pth.tar")
 loaded = sga.load("model.pth.tar")
 assert type(loaded.codec) is FactorisedPriorReluCodec, type(loaded.codec)

@@ -161,4 +161,4 @@ def test_results_of_many_images_are_merged_in_little_memory(tmp_path: Path, caps
 
     peak(10)  # what is loaded at first use is not counted below
     assert peak(4000) < peak(500) + 200_000
-    assert len(capsys.readouterr().out.splitlines()) < 40  # means only
+    assert len(capsys.readouterr().out.splitlines()) < 60  # means only, three times
