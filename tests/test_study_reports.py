@@ -203,7 +203,7 @@ def coded(tmp_path_factory: pytest.TempPathFactory, photograph: Tensor) -> Path:
     latents = loaded.codec.analyse(pad(to_float(picture), 64)[None])
     for name, quantise in (("bitstreams_base", hard_round), ("bitstreams", _down)):
         (run / name).mkdir()
-        file = code_image(loaded, loaded.codec.quantise(latents, quantise, quantise), picture).file
+        file = code_image(loaded, loaded.codec.quantise(latents, quantise, hard_round), picture).file
         (run / name / "a.bin").write_bytes(file)
     sha = ImageFile("a", folder / "pictures/a.png").sha256()
     write_result(run, replace(RESULT, rd_loss=1.5), {"source": sha})
