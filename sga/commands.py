@@ -7,6 +7,7 @@ options of their own: sga refine --help.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import math
 import sys
@@ -202,8 +203,11 @@ def main(arguments: Sequence[str] | None = None, prog: str = "sga", jobs: Mappin
         return run_job(words[0], words[1:])
     args = command_line(prog, jobs).parse_args(words)
     with errors_in_one_line():
+        gc.disable()  # the imports make many objects and hardly any garbage: looking for it takes a sixth of a cold start
         from sga.bitstream import BitstreamError
 
+        gc.enable()
+        gc.freeze()
         try:
             args.function(args)
         except BitstreamError as error:

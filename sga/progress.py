@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from sga.refinement.refiner import Listener
 from sga.refinement.result import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 OnStep = Callable[[int, int, float], object]
 """``f(step, steps, loss)``: steps done, steps in all, and the R-D loss of the best latents so far."""
@@ -22,6 +24,8 @@ def listening(progress: bool | OnStep, steps: int) -> Iterator[Listener | None]:
         progress: ``True``: a bar on standard error where that is a terminal, or in a notebook; ``False``: nothing; or a function.
         steps: Adam steps.
     """
+    from rich.console import Console
+
     console = Console(stderr=True)
     if callable(progress):
         yield _calling(progress, steps)

@@ -4,6 +4,7 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", category=FutureWarning)  # its import warns of what torch will drop
+    warnings.filterwarnings("ignore", message="IProgress not found")  # and of a bar in notebooks, which nothing here draws
     import compressai.models  # noqa: F401
 
 from sga.codecs.base import Bits, Codec, Latents, Prior, Quantised, Round
