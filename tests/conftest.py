@@ -33,6 +33,11 @@ def random_codec(adapter: type[Codec]) -> Codec:
     return codec
 
 
+def without_times(row: dict[str, str]) -> dict[str, str]:
+    """A row of ``results.csv`` without what no two runs share."""
+    return {name: value for name, value in row.items() if "seconds" not in name}
+
+
 @pytest.fixture
 def small_codec() -> ScaleHyperpriorCodec:
     codec = random_codec(ScaleHyperpriorCodec)

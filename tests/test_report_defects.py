@@ -151,7 +151,7 @@ def test_a_method_is_named_by_what_varies_among_its_runs(tmp_path: Path) -> None
 
 def test_the_table_of_runs_has_targets_and_adapted_priors() -> None:
     rows = [
-        settings_row(RefinementModule(AtanhRounding(), Constant(), **options), "sga", "embedded")
+        settings_row(RefinementModule(rounding=AtanhRounding(), temperature=Constant(), **options), "sga", "embedded")
         for options in ({"target_bpp": 0.5, "adapt_prior": True}, {"target_psnr": 32.0}, {})
     ]
     assert [(row["adapt_prior"], row.get("target_bpp"), row.get("target_psnr")) for row in rows] == [

@@ -203,7 +203,7 @@ def coded(tmp_path_factory: pytest.TempPathFactory, photograph: Tensor) -> Path:
     latents = loaded.codec.analyse(pad(to_float(picture), 64)[None])
     for name, quantise in (("bitstreams_base", hard_round), ("bitstreams", _down)):
         (run / name).mkdir()
-        file = code_image(loaded, loaded.codec.quantise(latents, quantise), picture).file
+        file = code_image(loaded, loaded.codec.quantise(latents, quantise, hard_round), picture).file
         (run / name / "a.bin").write_bytes(file)
     sha = ImageFile("a", folder / "pictures/a.png").sha256()
     write_result(run, replace(RESULT, rd_loss=1.5), {"source": sha})
@@ -218,7 +218,7 @@ def test_latents_of_a_file_are_those_that_were_coded(coded: Path) -> None:
     loaded: LoadedCodec = load_codec(coded / "m.safetensors")
     found = decode_latents(loaded, (coded / "study/down/bitstreams/a.bin").read_bytes())
     latents = loaded.codec.analyse(pad(to_float(read_image(coded / "pictures/a.png")), 64)[None])
-    expected = loaded.codec.quantise(latents, _down)
+    expected = loaded.codec.quantise(latents, _down, hard_round)
     assert torch.equal(found.y_hat, expected.y_hat) and found.z_hat is not None and expected.z_hat is not None
     assert found.prior is not None and expected.prior is not None
     torch.testing.assert_close(found.z_hat, expected.z_hat)
@@ -258,7 +258,7 @@ def test_what_the_runs_do_not_allow_is_left_out_with_the_reason(
     *left_out, _ = capsys.readouterr().out.splitlines()
     reasons = {line.split(": ")[1]: line for line in left_out}
     assert "tables" not in reasons and "probabilities" not in reasons
-    assert "no curves of a" in reasons["optimisation"] and "a.bin" in reasons["crops"] and "a.bin" in reasons["latents"]
+    assert "no curves of a" in reasons["optimisation"] and "a.bin" in reasons["zoomed"] and "a.bin" in reasons["latents"]
 
 
 def test_another_photograph_of_the_name_is_not_drawn(coded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
