@@ -38,6 +38,11 @@ def random_image(height: int = 64, width: int = 128) -> Tensor:
     return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
+def without_times(row: dict[str, str]) -> dict[str, str]:
+    """A row of ``results.csv`` without what no two runs share."""
+    return {name: value for name, value in row.items() if "seconds" not in name}
+
+
 @pytest.fixture
 def small_codec() -> ScaleHyperpriorCodec:
     codec = random_codec(ScaleHyperpriorCodec)

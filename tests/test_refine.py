@@ -17,6 +17,7 @@ from sga.codecs.checkpoint import EMBEDDED_PATH, LoadedCodec
 from sga.images import pad, read_image, to_float, write_image
 from sga.quality import psnr_db
 from sga.rate_distortion import Objective
+from tests.conftest import without_times
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs/refine").glob("*.yaml"))
@@ -67,7 +68,7 @@ def test_a_run_leaves_files_that_decode_and_the_numbers_of_those_files(
             bpp, psnr = 8 * len(data) / pixels, psnr_db(original, decoded)
             assert float(row[f"bpp{suffix}"]) == pytest.approx(bpp)
             assert float(row[f"psnr_db{suffix}"]) == pytest.approx(psnr)
-            loss = Objective(0.013).loss(torch.tensor(bpp), torch.tensor(10 ** (-psnr / 10)), None).item()
+            loss = Objective(0.013).loss(torch.tensor(bpp), torch.tensor(10 ** (-psnr / 10))).item()
             assert float(row[f"rd_loss{suffix}"]) == pytest.approx(loss)
         assert torch.equal(
             decode_image(embedded, (output / f"bitstreams/{row['image']}.bin").read_bytes()),
@@ -139,7 +140,7 @@ def test_batches_and_seeds(folder: Path, tmp_path: Path, photograph: Tensor) -> 
     assert run(folder, tmp_path / "again") == 0
     assert run(folder, tmp_path / "batch", "--data.batch_size=2") == 0
     for alone, again, batch in zip(*(rows(tmp_path / name) for name in ("alone", "again", "batch")), strict=True):
-        assert {**alone, "seconds": ""} == {**again, "seconds": ""}
+        assert without_times(alone) == without_times(again)
         assert float(batch["rd_loss"]) == pytest.approx(float(alone["rd_loss"]), rel=5e-3)
     files = [(tmp_path / name / "bitstreams/small.bin").read_bytes() for name in ("alone", "again")]
     assert files[0] == files[1]

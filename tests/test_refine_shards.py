@@ -21,6 +21,7 @@ from sga.runs.folder import IMAGES, MARK
 from sga.runs.results import COLUMNS, ImageResult, write_result
 from sga.runs.summary import summarise
 from sga.runs.table import print_table
+from tests.conftest import without_times
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["a", "b", "c", "d", "e"]
@@ -44,7 +45,7 @@ def arguments(folder: Path, output: Path, *more: str) -> list[str]:
 
 def rows(output: Path) -> list[dict[str, str]]:
     with (output / "results.csv").open() as file:
-        return [{**row, "seconds": ""} for row in csv.DictReader(file)]
+        return [without_times(row) for row in csv.DictReader(file)]
 
 
 def finished(output: Path) -> set[str]:
