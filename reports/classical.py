@@ -32,7 +32,8 @@ from reports.figures import write_csv
 from sga.cli import errors_in_one_line, fail
 from sga.files import write_atomically
 from sga.images import ImageError, read_image
-from sga.quality import ALWAYS, LATER, Coding, Quality
+from sga.measures import Coding
+from sga.quality import ALWAYS, LATER, Quality
 from sga.runs.folder import IMAGES
 
 INSTALL = "pip install -e .[reports]"

@@ -13,7 +13,7 @@ from reports.figures import PAGE, new_figure, save, style
 from reports.photographs import base_image, most_different_image, original, refined_image, telling_runs
 from reports.runs import Run, Study
 from reports.section import Drawing, Options, Section, file_name, section_of_groups
-from sga.quality import psnr_db
+from sga.measures import psnr_db
 
 GRID = 8
 """Pixels between the places that are tried."""

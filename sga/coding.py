@@ -13,7 +13,8 @@ from sga.bitstream import decode_image, encode_image
 from sga.codecs import Quantised
 from sga.codecs.checkpoint import LoadedCodec
 from sga.files import write_atomically
-from sga.quality import Coding, Quality
+from sga.measures import Coding
+from sga.quality import Quality
 
 
 @dataclass(frozen=True)

@@ -10,90 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from functools import cached_property
 from typing import Any, Literal, Self, TypeVar, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from sga.codecs import Codec
 from sga.complexity import kmacs_per_pixel
-from sga.distortion import MS_SSIM_MIN_SIDE, TruePixels
-from sga.distortion import ms_ssim as _ms_ssim
+from sga.measures import Coding, luma_psnr_db, ms_ssim_in_db, psnr_db
 from sga.perceptual import lpips_distance
 from sga.rate_distortion import Objective
 
 NOT_AVAILABLE = "n/a"
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of R, G and B in the luma of BT.601, full range: the matrix of JPEG (JFIF), and what WebP, AVIF and HEIC use for
-photographs by default, so that a PSNR of luma compares with those of classical image codecs."""
-
 Floats = npt.NDArray[np.float64]
 Better = Literal["higher", "lower"]
-
-
-@dataclass(frozen=True)
-class Coding:
-    """An image through a codec: what a metric is measured from. What is not known is ``None``, as are metrics that need it.
-
-    Attributes:
-        original: uint8 ``[3, H, W]``.
-        image: The decoded image, uint8 ``[3, H, W]``, on the same device.
-        bits: Bits of the file; estimated ones where there is no file.
-        codec: The codec that made it.
-        encode_seconds: Wall time from latents to the file.
-        decode_seconds: Wall time from the file to ``image``.
-    """
-
-    original: Tensor
-    image: Tensor
-    bits: float
-    codec: Codec | None = None
-    encode_seconds: float | None = None
-    decode_seconds: float | None = None
-
-    @property
-    def bpp(self) -> float:
-        """Bits per pixel."""
-        return self.bits / (self.original.shape[-2] * self.original.shape[-1])
-
-    @cached_property
-    def ms_ssim(self) -> float | None:
-        """See :func:`ms_ssim`; kept, since it is slow and two metrics need it."""
-        return ms_ssim(self.original, self.image)
-
-
-def psnr_db(image: Tensor, reconstruction: Tensor) -> float:
-    """PSNR in dB of two uint8 images ``[3, H, W]``; infinite where they are equal."""
-    return _psnr_db((image.double() - reconstruction.double()).square().mean().item())
-
-
-def luma_psnr_db(image: Tensor, reconstruction: Tensor) -> float:
-    """PSNR in dB of the luma (:data:`LUMA`, not rounded, peak 255) of two uint8 images ``[3, H, W]``; infinite for equal luma."""
-    difference = image.double() - reconstruction.double()
-    weights = difference.new_tensor(LUMA)[:, None, None]
-    return _psnr_db((weights * difference).sum(0).square().mean().item())
-
-
-def _psnr_db(mse: float) -> float:
-    return 10 * math.log10(255**2 / mse) if mse > 0 else math.inf
-
-
-def ms_ssim(image: Tensor, reconstruction: Tensor) -> float | None:
-    """MS-SSIM of two uint8 images ``[3, H, W]``, in [0, 1]; ``None`` where a side is under 161 pixels."""
-    if min(image.shape[-2:]) < MS_SSIM_MIN_SIDE:
-        return None
-    x = image[None].float()
-    return float(_ms_ssim(x, reconstruction[None].float(), TruePixels.of(x), data_range=255.0))
-
-
-def ms_ssim_in_db(similarity: float | None) -> float | None:
-    """-10 log10(1 - MS-SSIM); infinite for an MS-SSIM of 1."""
-    if similarity is None:
-        return None
-    return -10 * math.log10(1 - similarity) if similarity < 1 else math.inf
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sga.codecs import Codec
 from sga.codecs.checkpoint import load_codec
 from sga.codecs.export import export_safetensors
 from sga.images import read_image, write_image
-from sga.quality import psnr_db
+from sga.measures import psnr_db
 from tests.training import ROOT, arguments
 
 

@@ -16,8 +16,8 @@ from reports.curves import curves
 from reports.runs import read_run
 from sga.codecs.checkpoint import LoadedCodec
 from sga.images import read_image, write_image
+from sga.measures import psnr_db
 from sga.photograph import encode_photograph
-from sga.quality import psnr_db
 from sga.rate_distortion import Objective
 
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,7 @@ from lightning_modules import refinement_module
 from sga.bitstream import decode_image
 from sga.codecs.checkpoint import EMBEDDED_PATH, LoadedCodec
 from sga.images import pad, read_image, to_float, write_image
-from sga.quality import psnr_db
+from sga.measures import psnr_db
 from sga.rate_distortion import Objective
 from tests.conftest import without_times
 

@@ -14,7 +14,8 @@ from sga.bitstream import decode_image
 from sga.codecs import ScaleHyperpriorCodec
 from sga.codecs.checkpoint import coding_copy, load_codec
 from sga.images import read_image
-from sga.quality import Quality, ms_ssim, psnr_db
+from sga.measures import ms_ssim, psnr_db
+from sga.quality import Quality
 from sga.rate_distortion import Objective
 from tests.training import arguments, weights
 

@@ -11,7 +11,8 @@ from torchmetrics import MeanMetric
 from lightning_modules.callbacks.image_means import QualityMeans
 from lightning_modules.training_module import TrainingModule
 from sga.images import to_uint8
-from sga.quality import Coding, Quality
+from sga.measures import Coding
+from sga.quality import Quality
 
 
 class ValidationMetrics(pl.Callback):

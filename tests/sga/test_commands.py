@@ -9,7 +9,7 @@ from torch import Tensor
 
 import codec
 from sga.images import read_image, write_image
-from sga.quality import psnr_db
+from sga.measures import psnr_db
 
 
 @pytest.fixture

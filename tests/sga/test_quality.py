@@ -26,9 +26,10 @@ from sga.codecs.checkpoint import LoadedCodec
 from sga.coding import code_image
 from sga.complexity import kmacs_per_pixel
 from sga.images import pad, to_float
+from sga.measures import Coding, luma_psnr_db, ms_ssim, psnr_db
 from sga.perceptual import lpips_distance
 from sga.photograph import encode_photograph
-from sga.quality import ALWAYS, LATER, METRICS, Coding, Quality, luma_psnr_db, ms_ssim, present, psnr_db
+from sga.quality import ALWAYS, LATER, METRICS, Quality, present
 from sga.rate_distortion import Objective
 from sga.refinement.rounding import hard_round
 from tests.conftest import random_codec

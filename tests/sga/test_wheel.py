@@ -16,8 +16,8 @@ from torch import Tensor
 from sga import __version__
 from sga.codecs.checkpoint import LoadedCodec
 from sga.images import read_image, write_image
+from sga.measures import psnr_db
 from sga.photograph import encode_photograph
-from sga.quality import psnr_db
 
 ROOT = Path(__file__).parents[2]
 USERS_OWN = ("configs", "data", "lightning_modules", "reports")
