@@ -205,13 +205,13 @@ def _refine_batch(
         if targeted is None:
             result = refine(loaded.codec, x, sizes, FixedLambda(objective, settings.select), settings, seeds, listen)
         else:
-            result = targeted.approach(x, images, seeds, listen)
+            result = targeted.begin(x, images, seeds, listen)
         outcomes: list[Outcome] = []
         for i, image in enumerate(images):
             one, final, may_fall_back = result.image(i), objective, settings.select == "best"
             try:
                 if targeted is not None:
-                    one = targeted.land(x[i : i + 1], image, one, seeds[i])
+                    one = targeted.reach(x[i : i + 1], image, one, seeds[i])
                     final, may_fall_back = replace(objective, lmbda=float(one.lmbda)), False  # a better loss is no nearer file
                 outcomes.append(_coded(loaded, image, one, final, may_fall_back))
             except Exception as error:

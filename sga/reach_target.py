@@ -37,7 +37,8 @@ def extra_steps(steps: int) -> int:
 
 @dataclass(frozen=True)
 class TargetedRefinement:
-    """Refinement so that files are what is asked for: :meth:`approach` a batch, then :meth:`land` each of its images.
+    """Refinement so that files are what is asked for: :meth:`begin` with a batch, then :meth:`reach` the target with each
+    of its images.
 
     Attributes:
         loaded: Codec with its tables.
@@ -58,7 +59,7 @@ class TargetedRefinement:
         if self.settings.steps < 1:
             raise ValueError("a target needs at least one step of refinement")
 
-    def approach(
+    def begin(
         self, x: Tensor, originals: Sequence[Tensor], seeds: Sequence[int], listener: Listener | None = None
     ) -> RefinementResult:
         """Refines images while the lambda of each moves to where it belongs.
@@ -85,14 +86,14 @@ class TargetedRefinement:
         settings = replace(settings, evaluate_every=min(settings.evaluate_every, every), select="best")
         return refine(codec, x, sizes, controller, settings, seeds, listener)
 
-    def land(self, x: Tensor, original: Tensor, approached: RefinementResult, seed: int) -> RefinementResult:
+    def reach(self, x: Tensor, original: Tensor, begun: RefinementResult, seed: int) -> RefinementResult:
         """Goes on with ONE image, with a lambda ever further beyond the one that its error asks for, until its
         real file is inside the tolerance; the nearest latents where it is not after :func:`extra_steps`.
 
         Args:
             x: The padded image, ``[1, 3, H, W]``.
             original: Before padding, uint8 ``[3, h, w]``.
-            approached: What :meth:`approach` returned, of this image.
+            begun: What :meth:`begin` returned, of this image.
             seed: Seed of the image's noise.
 
         Returns:
@@ -103,7 +104,7 @@ class TargetedRefinement:
         """
         shape = (original.shape[-2], original.shape[-1])
         first = math.log(float(self.objective.lmbda))
-        result = nearest = approached
+        result = nearest = begun
         lmbda, least, left = math.log(float(result.lmbda)), math.inf, extra_steps(self.settings.steps)
         rest, push, last_error = lmbda, 1.0, 0.0
         while True:

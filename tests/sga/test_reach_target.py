@@ -37,7 +37,7 @@ def test_the_factorised_prior_lands_too(crop: Tensor) -> None:
 
 def test_steps_are_bounded_and_best_step_is_where_the_latents_are_from(embedded: LoadedCodec, crop: Tensor) -> None:
     refinement, x = TargetedRefinement(embedded, OBJECTIVE, settings(steps=4), Target("bpp", 0.05)), to_float(crop)[None]
-    result = refinement.land(x, crop, refinement.approach(x, [crop], [0]), 0)
+    result = refinement.reach(x, crop, refinement.begin(x, [crop], [0]), 0)
     assert len(result.curves) == 4 + extra_steps(4)
     assert result.evaluated_steps[-1] == len(result.curves) and result.evaluated_steps == sorted(set(result.evaluated_steps))
     at = result.evaluated_steps.index(int(result.best_step))
@@ -50,15 +50,15 @@ def test_a_batch_gives_each_image_what_it_gets_alone(embedded: LoadedCodec, phot
     originals = [photograph[:, 100:164, 200:264], photograph[:, :64, :64]]
     x = torch.stack([to_float(image) for image in originals])
     refinement = TargetedRefinement(embedded, OBJECTIVE, settings(steps=20), Target("psnr_db", 31.0))
-    together = refinement.approach(x, originals, [0, 1])
+    together = refinement.begin(x, originals, [0, 1])
     assert (together.lmbda.log() - together.lmbda.log().mean()).abs().min() > 0.1  # each has its own
     for i in range(2):
-        alone = refinement.approach(x[i : i + 1], originals[i : i + 1], [i])
+        alone = refinement.begin(x[i : i + 1], originals[i : i + 1], [i])
         torch.testing.assert_close(together.lmbda[i : i + 1], alone.lmbda, rtol=0.02, atol=0)
         torch.testing.assert_close(together.evaluations[..., i : i + 1], alone.evaluations, rtol=0.01, atol=0)
 
 
-def test_a_seed_repeats_a_landing_to_the_bit(embedded: LoadedCodec, crop: Tensor) -> None:
+def test_a_seed_repeats_a_target_to_the_bit(embedded: LoadedCodec, crop: Tensor) -> None:
     six = settings(steps=6)
     first, second = (refine_photograph(embedded, crop, OBJECTIVE, six, Target("bpp", 0.8), seed=3) for _ in range(2))
     assert first.file == second.file and torch.equal(first.curves, second.curves)
