@@ -17,7 +17,7 @@ from lightning_modules.hparams import settings_row, write_hparams
 from lightning_modules.refinement_module import RefinementModule
 from sga.codecs.checkpoint import EMBEDDED
 from sga.files import write_atomically
-from sga.runs.folder import CONFIG, IMAGES, claim, names_with_results, read_failures
+from sga.runs.folder import CONFIG, IMAGES, claim, is_claimed, names_with_results, read_failures
 from sga.runs.results import read_result
 from sga.runs.summary import summarise
 
@@ -26,8 +26,10 @@ FORMER_NAMES = {
     '"sga.refinement.rounding.': '"lightning_modules.rounding.',
     '"sga.refinement.schedules.': '"lightning_modules.temperature.',
 }
-"""What the classes of methods were called before the core had a package of its own. A job that was begun then can go on: to its
-fingerprint they are still called so."""
+"""What the classes of methods were called before the core had a package of its own, for telling a job of then."""
+
+SEED_RULE = "pixels"
+"""What an image's noise depends on beside the seed; before this was part of a fingerprint, on the image's name."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,19 @@ class Job:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names what decides a result: the settings of the model and its weights, wherever they lie."""
+        """Names what decides a result: the settings of the model, its weights, wherever they lie, and the rule of the seeds."""
+        return _hash({**self._deciding, "seed_rule": SEED_RULE})
+
+    @property
+    def _former_fingerprint(self) -> str:
+        """What the same settings were named while noise depended on the names of images."""
+        return _hash(self._deciding, FORMER_NAMES)
+
+    @property
+    def _deciding(self) -> dict[str, Any]:
         loaded, objective = self.module.loaded, self.module.objective
         known = {"checkpoint": loaded.model_hash.hex(), "lmbda": objective.lmbda, "distortion": objective.distortion}
-        return hashlib.sha256(_canonical({**self.settings, **known}).encode()).hexdigest()[:16]
+        return {**self.settings, **known}
 
     def begin(self) -> frozenset[str]:
         """Names of the images of the share that are finished, once the folder, created where it is missing, is the job's.
@@ -156,6 +167,8 @@ class Job:
 
     def _refusal(self) -> str:
         """Why a job cannot go on in a folder of other settings, with the options that differ where that can be told."""
+        if is_claimed(self.output, self._former_fingerprint):
+            return f"{self.output} is that of a job of an earlier version, whose images had other noise: choose another --output"
         options = self._different_options()
         if names_with_results(self.output):
             return f"{self.output} holds results of other settings{options}: choose another --output"
@@ -172,11 +185,16 @@ class Job:
         return f" ({', '.join(names)})" if names else ""
 
 
-def _canonical(settings: Mapping[str, Any]) -> str:
+def _hash(settings: Mapping[str, Any], names: Mapping[str, str] | None = None) -> str:
+    """A name for settings, in which ``names`` are called by other ones."""
+    return hashlib.sha256(_text(settings, names or {}).encode()).hexdigest()[:16]
+
+
+def _text(settings: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """Settings as a text that is the same for the same settings."""
     text = json.dumps(settings, sort_keys=True, default=str)
-    for name, former in FORMER_NAMES.items():
-        text = text.replace(name, former)
+    for name, other in names.items():
+        text = text.replace(name, other)
     return text
 
 
@@ -184,4 +202,4 @@ def _options(config: str) -> dict[str, Any]:
     """The settings of a ``config.yaml`` that decide results, by the names of their options."""
     content = yaml.safe_load(config)
     options: dict[str, Any] = {"seed": content["seed"], **{f"model.{key}": value for key, value in content["model"].items()}}
-    return {name: json.loads(_canonical({"value": value})) for name, value in options.items()}
+    return {name: json.loads(_text({"value": value}, FORMER_NAMES)) for name, value in options.items()}

@@ -12,7 +12,7 @@ import yaml
 
 import refine
 import train
-from lightning_modules.refinement_cli import CheckedRefinement, RefinementCLI
+from lightning_modules.refinement_cli import CheckedRefinement
 from reports.runs import method_names, read_run
 from sga.refinement import rounding, schedules
 
@@ -40,12 +40,16 @@ def test_old_names_are_those_of_the_classes(tmp_path: Path) -> None:
     assert type(settings.temperature) is schedules.SgaPlusTemperature
 
 
-@pytest.mark.parametrize(("name", "options"), [("refined", ["fast"]), ("refined_da", ["deterministic_annealing"])])
-def test_an_old_job_goes_on(name: str, options: list[str], tmp_path: Path) -> None:
-    """The fingerprints in its results are those of the same settings under the present names."""
-    cli = RefinementCLI(["--config", *options, "--model.steps=3", "--data.root=samples", "--output", str(tmp_path)])
-    stored = {yaml.safe_load(path.read_text())["fingerprint"] for path in (OLD / name / "images").iterdir()}
-    assert stored == {cli.job().fingerprint}
+@pytest.mark.parametrize(("name", "config"), [("refined", "fast"), ("refined_da", "deterministic_annealing")])
+def test_an_old_job_is_known_and_does_not_go_on(
+    name: str, config: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its images had other noise. It is told by the mark of the same settings under their former names."""
+    (mark,) = {yaml.safe_load(path.read_text())["fingerprint"] for path in (OLD / name / "images").iterdir()}
+    (tmp_path / f".fingerprint-{mark}").touch()
+    with pytest.raises(SystemExit) as stop:
+        refine.main(["--config", config, "--model.steps=3", "--data.root", str(pictures), "--output", str(tmp_path)])
+    assert stop.value.code == 2 and "is that of a job of an earlier version" in capsys.readouterr().err
 
 
 def test_of_an_old_job_the_options_that_differ_are_named(

@@ -38,6 +38,11 @@ def claim(output: Path, fingerprint: str) -> bool:
     return False
 
 
+def is_claimed(output: Path, fingerprint: str) -> bool:
+    """Whether a folder is that of the job whose settings ``fingerprint`` names."""
+    return (output / f"{MARK}{fingerprint}").exists()
+
+
 def names_with_results(output: Path) -> set[str]:
     """Names of the images that have a result file."""
     folder = output / IMAGES
