@@ -37,7 +37,7 @@ ALLOWED = {("sga.refinement.presets", "sga.files")}
 LONG_FUNCTIONS: set[str] = {"sga/refinement/refiner.py: refine"}
 """Known and to be shortened; an entry that is short by now fails too."""
 
-LONG_FILES: set[str] = set()
+LONG_FILES = {"sga/quality.py"}
 
 
 def sources() -> list[Path]:
