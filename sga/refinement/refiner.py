@@ -69,6 +69,10 @@ class _Best:
         self.evaluations.append(_table(found))
         self.steps.append(step)
 
+    def progress(self, curves: Tensor) -> Progress:
+        """What a listener gets."""
+        return Progress(curves, torch.stack(self.evaluations), list(self.steps), self.loss)
+
     @torch.no_grad()
     def result(self, codec: Codec, base: Quantised, base_loss: Tensor, curves: Tensor, seconds: float) -> RefinementResult:
         """The end of a refinement: the best latents, rounded hard."""
@@ -103,8 +107,7 @@ def refine(
     Args:
         codec: Codec with coding tables made. It is not changed.
         x: Padded images ``[B, 3, H, W]`` in [0, 1], fp32, on the codec's device.
-        sizes: True ``(height, width)`` of each image: the distortion is of those pixels alone, and the bits of all latents count,
-            per pixel of those.
+        sizes: True ``(height, width)`` of each image: the distortion is of those pixels alone, and bits count per pixel of those.
         controller: Loss that is minimised, and which latents are the best.
         settings: How they are optimised.
         seeds: Seed of the noise of each image.
@@ -125,13 +128,11 @@ def refine(
     encoded, begin = _encoded(codec, x, true) if start is None else (start, start)
     base, first, rounded = _base(evaluate, encoded, begin, objective, settings, goes_on=start is not None)
     best = _Best.of(encoded, base, first, controller.score(first, 0.0), objective.lmbda)
-    latents = begin.map(lambda value: value.detach().clone(memory_format=torch.channels_last).requires_grad_())
-    optimizer = _optimizer(latents, settings)
+    latents, optimizer = _parameters(begin, settings)
     if settings.steps:
         relax = settings.rounding.relaxation(Problem(fast, x, base.y_hat, objective, true, noise))
     objective = controller.observe(first, 0.0)
     curves = torch.zeros(settings.steps, len(CURVES), len(x), device=x.device)
-
     for step in range(settings.steps):
         tau = settings.temperature(step, settings.steps)
         _set_learning_rates(optimizer, settings.learning_rate_factor(step, settings.steps))
@@ -144,13 +145,12 @@ def refine(
         curves[step] = torch.stack([now.loss, now.bpp_y, now.bpp_z, now.psnr_db, torch.full_like(now.loss, tau)]).detach()
         done = step + 1
         if done % settings.evaluate_every == 0 or done == settings.steps:
-            progress = done / settings.steps
             # What the file tells its decoder about the prior is found anew here, and held until the next evaluation.
             rounded, hard = evaluate(latents, objective, settings.adapt_prior)
-            best.offer(done, latents, rounded, hard, controller.score(hard, progress), objective.lmbda)
-            objective = controller.observe(hard, progress)
+            best.offer(done, latents, rounded, hard, controller.score(hard, done / settings.steps), objective.lmbda)
+            objective = controller.observe(hard, done / settings.steps)
             if listener is not None:
-                listener(Progress(curves[:done], torch.stack(best.evaluations), list(best.steps), best.loss))
+                listener(best.progress(curves[:done]))
     return best.result(codec, base, first.loss, curves, time.perf_counter() - started)
 
 
@@ -208,9 +208,11 @@ def _encoded(codec: Codec, x: Tensor, true: TruePixels) -> tuple[Latents, Latent
     return encoded, codec.latents_of(encoded.y * F.max_pool2d(F.pad(true.mask, (half, 0, half, 0)), stride + half, stride))
 
 
-def _optimizer(latents: Latents, settings: RefinerSettings) -> torch.optim.Adam:
+def _parameters(begin: Latents, settings: RefinerSettings) -> tuple[Latents, torch.optim.Adam]:
+    """A copy of latents that is optimised, and what optimises it."""
+    latents = begin.map(lambda value: value.detach().clone(memory_format=torch.channels_last).requires_grad_())
     groups = [{"params": [value], "base_lr": rate} for value, rate in zip(latents.tensors(), settings.learning_rates, strict=False)]
-    return torch.optim.Adam(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
+    return latents, torch.optim.Adam(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
 
 
 def _set_learning_rates(optimizer: torch.optim.Adam, factor: float) -> None:
