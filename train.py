@@ -36,7 +36,7 @@ from lightning_modules.training_module import MONITOR, TrainingModule
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 
-FIXED = ("lmbda", "distortion", "schedule", "learning_rate", "auxiliary_learning_rate")
+FIXED = ("lmbda", "distortion", "optimiser", "schedule", "learning_rate", "auxiliary_learning_rate")
 """Settings of the module that a resumed run cannot change."""
 
 

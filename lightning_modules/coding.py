@@ -85,7 +85,8 @@ def code_photograph(loaded: LoadedCodec, x: Tensor, height: int, width: int, obj
         BitstreamError, ValueError: As :func:`code_image`.
     """
     with torch.no_grad():
-        quantised = loaded.codec.quantise(loaded.codec.analyse(x), hard_round)
+        latents = loaded.codec.analyse(x, loaded.codec.gain_for(objective.lmbda))
+        quantised = loaded.codec.quantise(latents, hard_round)
         bpp_estimated = float(loaded.codec.bits(quantised).total) / (height * width)
     original = to_uint8(x[0, :, :height, :width]).cpu()
     return code_image(loaded, quantised, original, objective), bpp_estimated

@@ -107,7 +107,7 @@ def refine(
             quantised = exact.quantise(latents, hard_round)
             if adapting:
                 quantised = adapt(exact, quantised)
-            x_hat = exact.synthesise(quantised.y_hat).clamp_(0, 1).mul_(255).round_().div_(255)
+            x_hat = exact.synthesise(exact.dequantise(quantised)).clamp_(0, 1).mul_(255).round_().div_(255)
             return quantised, rate_distortion(x, x_hat, exact.bits(quantised), objective, true)
 
     def score(found: RateDistortion, progress: float) -> Tensor:
@@ -116,14 +116,14 @@ def refine(
         return found.loss if controller is None else controller.score(found, progress)
 
     objective = objective if controller is None else controller.objective
-    encoded, begin = _encoded(codec, x, true) if start is None else (start, start)
+    encoded, begin = _encoded(codec, x, true, objective) if start is None else (start, start)
     base, first = evaluate(encoded, settings.adapt_prior and start is not None)
     anew = settings.adapt_prior and settings.steps > 0 and start is None
     rounded = adapt(exact, exact.quantise(begin, hard_round)) if anew else base
     latents = begin.map(lambda value: value.detach().clone(memory_format=torch.channels_last).requires_grad_())
     optimizer = _optimizer(latents, settings)
     search = _Search.of(encoded, base, first, score(first, 0.0), objective.lmbda)
-    relax = relaxation(settings.rounding, fast, noise, x, base.y_hat, objective, true) if settings.steps else None
+    relax = relaxation(settings.rounding, fast, noise, x, base, objective, true) if settings.steps else None
     if controller is not None:
         objective = controller.observe(first, 0.0)
     curves = torch.zeros(settings.steps, len(CURVES), len(x), device=x.device)
@@ -170,19 +170,20 @@ def refine(
 
 
 @torch.no_grad()
-def _encoded(codec: Codec, x: Tensor, true: TruePixels) -> tuple[Latents, Latents]:
+def _encoded(codec: Codec, x: Tensor, true: TruePixels, objective: Objective) -> tuple[Latents, Latents]:
     """The encoder's latents; and the same with a y of 0 where it stands for padding alone, which need not look like anything, and
     the z of that.
 
     z describes such y together with others, and is slow to leave what the encoder chose for them. A y that begins less than half
     its width beyond the image still matters to its edge.
     """
-    encoded = codec.analyse(x)
+    encoded = codec.analyse(x, codec.gain_for(objective.lmbda))
     if true.mask is None:
         return encoded, encoded
     stride = x.shape[-1] // encoded.y.shape[-1]
     half = stride // 2
-    return encoded, codec.latents_of(encoded.y * F.max_pool2d(F.pad(true.mask, (half, 0, half, 0)), stride + half, stride))
+    seen = F.max_pool2d(F.pad(true.mask, (half, 0, half, 0)), stride + half, stride)
+    return encoded, codec.latents_of(encoded.y * seen, encoded.gain)
 
 
 def _optimizer(latents: Latents, settings: RefinerSettings) -> torch.optim.Adam:

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_modules.codecs.adaptation import Adaptation
-from lightning_modules.codecs.base import Bits, Codec, Latents
+from lightning_modules.codecs.base import Bits, Codec, Latents, Quantised
 from lightning_modules.rate_distortion import Objective, TruePixels, pixel_curvature
 from lightning_modules.rounding import Noise, Rounding, SigmoidScaledLogitRounding
 from lightning_modules.temperature import Ramp, Schedule
@@ -94,7 +94,7 @@ class Relaxation:
         """What stands for the file of ``latents`` with these adaptations, at ``step`` of ``steps`` and temperature ``tau``."""
         sample = self.codec.quantise(latents, lambda value, offset: self.rounding(value, offset, tau, self.noise))
         sample = replace(sample, adaptations=adaptations)
-        return Relaxed(self.codec.synthesise(sample.y_hat), self.codec.bits(sample))
+        return Relaxed(self.codec.synthesise(self.codec.dequantise(sample)), self.codec.bits(sample))
 
     def step(self, latents: Latents, optimizer: torch.optim.Optimizer) -> None:
         """A step of the optimiser from the gradients that the loss of the last call has left in ``latents``."""
@@ -107,7 +107,7 @@ class Expectation(Relaxation):
     Args:
         rounding, codec, noise: See :class:`Relaxation`.
         x: The images ``[B, 3, H, W]``.
-        y_hat: Where the curvature is taken, ``[B, M, H/16, W/16]``.
+        start: Where the curvature is taken.
         objective: Of the distortion.
         true: The pixels that count.
     """
@@ -120,12 +120,12 @@ class Expectation(Relaxation):
         codec: Codec,
         noise: Noise,
         x: Tensor,
-        y_hat: Tensor,
+        start: Quantised,
         objective: Objective,
         true: TruePixels,
     ) -> None:
         super().__init__(rounding, codec, noise)
-        self.curvature = self._curvature(x, y_hat, objective, true)
+        self.curvature = self._curvature(x, start, objective, true)
         self._cell: _Cell | None = None
 
     def __call__(self, latents: Latents, adaptations: Adaptations, tau: float, step: int, steps: int) -> Relaxed:
@@ -158,7 +158,7 @@ class Expectation(Relaxation):
                 bits_below = self.codec.bits_of_y(down - 1, prior)
                 kink = bits_up - 2 * bits_down + bits_below
             self._cell = _Cell(floor, at_integer, None if offset is None else offset.detach(), kink, weight, excess)
-        return Relaxed(self.codec.synthesise(mean.y_hat), self.codec.total_bits(expected, mean), excess)
+        return Relaxed(self.codec.synthesise(self.codec.dequantise(mean)), self.codec.total_bits(expected, mean), excess)
 
     def step(self, latents: Latents, optimizer: torch.optim.Optimizer) -> None:
         """As the base class, but no element of y crosses an integer, and one at an integer stays where the loss rises both ways;
@@ -180,13 +180,13 @@ class Expectation(Relaxation):
             high = torch.where(stays, low, low + 1)
             cell.stop(y, low, high)
 
-    def _curvature(self, x: Tensor, y_hat: Tensor, objective: Objective, true: TruePixels) -> Tensor:
-        """Distortion that an element's own variance adds, of the shape of ``y_hat``: the diagonal of J^T W J.
+    def _curvature(self, x: Tensor, start: Quantised, objective: Objective, true: TruePixels) -> Tensor:
+        """Distortion that an element's own variance adds, of the shape of y: the diagonal of J^T W J.
 
         Estimated as the mean of (J^T W^(1/2) v)^2 over random signs v, and over neighbours, which have about the same.
         """
-        y_hat = y_hat.detach().requires_grad_()
-        x_hat = self.codec.synthesise(y_hat)
+        y_hat = start.y_hat.detach().requires_grad_()
+        x_hat = self.codec.synthesise(self.codec.dequantise(replace(start, y_hat=y_hat)))
         root = pixel_curvature(x, x_hat.detach(), objective, true, self.noise).sqrt()
         total = torch.zeros_like(y_hat)
         for _ in range(self.rounding.probes):
@@ -235,9 +235,9 @@ class _Cell:
 
 
 def relaxation(
-    rounding: Rounding, codec: Codec, noise: Noise, x: Tensor, y_hat: Tensor, objective: Objective, true: TruePixels
+    rounding: Rounding, codec: Codec, noise: Noise, x: Tensor, start: Quantised, objective: Objective, true: TruePixels
 ) -> Relaxation:
     """The method at work; arguments as of :class:`Expectation`."""
     if isinstance(rounding, ExpectedRounding):
-        return Expectation(rounding, codec, noise, x, y_hat, objective, true)
+        return Expectation(rounding, codec, noise, x, start, objective, true)
     return Relaxation(rounding, codec, noise)

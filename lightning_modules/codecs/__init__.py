@@ -7,6 +7,7 @@ from lightning_modules.codecs.context_model import ContextModelCodec
 from lightning_modules.codecs.factorised_prior import FactorisedPriorCodec
 from lightning_modules.codecs.mean_scale_hyperprior import MeanScaleHyperpriorCodec
 from lightning_modules.codecs.scale_hyperprior import ScaleHyperpriorCodec
+from lightning_modules.codecs.variable_rate_scale_hyperprior import VariableRateScaleHyperpriorCodec
 
 __all__ = [
     "Bits",
@@ -22,4 +23,5 @@ __all__ = [
     "Quantise",
     "Quantised",
     "ScaleHyperpriorCodec",
+    "VariableRateScaleHyperpriorCodec",
 ]
