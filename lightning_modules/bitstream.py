@@ -36,7 +36,7 @@ from lightning_modules.codecs.checkpoint import LoadedCodec
 MAGIC = b"SGA"
 VERSION = 2
 VERSION_WITH_GAIN = 3
-READABLE = (1, 3)
+READABLE = (1, 2, 3)
 """Files of version 1 have no adaptation, and are the same otherwise."""
 Y_STRIDE = 16
 """Pixels an element of y, along each side, in every codec."""

@@ -37,8 +37,8 @@ def _groups(codec: Codec, learning_rate: float, auxiliary_learning_rate: float) 
 class WallTimeCosine(LRScheduler):
     """Linear warm-up over steps, then a cosine over wall time, of the first group; the others stay as they are.
 
-    The clock starts at the first step, so that what comes before, such as a compilation, does not count, and goes on where a
-    checkpoint has it. It is for one device: each would go by its own clock.
+    The clock starts with the schedule, so that a compilation counts, and goes on where a checkpoint has it. It is for one device:
+    each would go by its own clock.
 
     Args:
         optimizer: Its learning rates are the highest.
@@ -50,7 +50,7 @@ class WallTimeCosine(LRScheduler):
     def __init__(self, optimizer: Optimizer, final_learning_rate: float, warmup_steps: int, seconds: float) -> None:
         self.final_learning_rate, self.warmup_steps, self.seconds = final_learning_rate, warmup_steps, seconds
         self.elapsed = 0.0
-        self._last: float | None = None
+        self._last = time.monotonic()
         super().__init__(optimizer)
 
     @property
@@ -60,9 +60,7 @@ class WallTimeCosine(LRScheduler):
 
     def step(self, epoch: int | None = None) -> None:
         now = time.monotonic()
-        if self.last_epoch >= 0:  # not at the step of the constructor
-            self.elapsed += 0.0 if self._last is None else now - self._last
-            self._last = now
+        self.elapsed, self._last = self.elapsed + now - self._last, now
         super().step(epoch)
 
     def get_lr(self) -> list[float | torch.Tensor]:
@@ -76,7 +74,7 @@ class WallTimeCosine(LRScheduler):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self._last = None
+        self._last = time.monotonic()
 
 
 def cosine(optimizer: Optimizer, final_learning_rate: float, warmup_steps: int, steps: int) -> LambdaLR:

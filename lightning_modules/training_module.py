@@ -134,7 +134,8 @@ class TrainingModule(pl.LightningModule):
         world = self.trainer.world_size
         first = self.trainer.fit_loop.epoch_loop.total_batch_idx * world * len(batch) + (self.seed << 40)
         loss, result, auxiliary = self.loss(batch, range(first + self.global_rank, first + world * len(batch), world))
-        self._log_training(result, auxiliary)
+        if self._logs(self.trainer.global_step + 1):
+            self._log_training(result, auxiliary)
         return loss
 
     def loss(self, x: Tensor, seeds: Sequence[int]) -> tuple[Tensor, RateDistortion, Tensor]:
@@ -246,7 +247,7 @@ class TrainingModule(pl.LightningModule):
         Raises:
             TrainingDiverged: ``max_skipped_steps`` steps in a row were not finite.
         """
-        if self._gradient_norm is not None:  # an accumulated batch has none yet
+        if self._gradient_norm is not None and self._logs(self.trainer.global_step):  # an accumulated batch has none yet
             self.log_dict({"train/gradient_norm": self._gradient_norm, "train/skipped_steps": self.skipped_steps.float()})
         if batch_idx % CHECK_EVERY == 0 and self.skipped_in_a_row >= self.max_skipped_steps:
             raise TrainingDiverged(
@@ -271,6 +272,12 @@ class TrainingModule(pl.LightningModule):
                 f"the checkpoint is of {checkpoint['codec']}, the configuration of {spec}: use the config.yaml of its run"
             )
         checkpoint["state_dict"] = without_tables(checkpoint["state_dict"])
+
+    def _logs(self, step: int) -> bool:
+        """Whether the curves get what belongs to the step that ends with ``step`` done; the logging of every step would cost a
+        GPU's step a tenth of its time."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return every > 0 and step % every == 0
 
     def _log_training(self, result: RateDistortion, auxiliary: Tensor) -> None:
         values = {
