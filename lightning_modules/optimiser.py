@@ -3,28 +3,81 @@
 from __future__ import annotations
 
 import math
+import time
+from typing import Any
 
 import torch
-from torch.optim import Adam
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from lightning_modules.soap import Soap
 from sga.codecs import Codec
 
 
 def adam(codec: Codec, learning_rate: float, auxiliary_learning_rate: float) -> Adam:
     """One fused Adam with two parameter groups, ``codec`` and ``quantiles``; the latter is what the auxiliary loss trains."""
+    return torch.optim.Adam(_groups(codec, learning_rate, auxiliary_learning_rate), fused=True)
+
+
+def soap(codec: Codec, learning_rate: float, auxiliary_learning_rate: float) -> Soap:
+    """One SOAP with the same groups, of which the second has Adam."""
+    main, quantiles = _groups(codec, learning_rate, auxiliary_learning_rate)
+    return Soap([main, {**quantiles, "precondition": False}])
+
+
+def _groups(codec: Codec, learning_rate: float, auxiliary_learning_rate: float) -> tuple[dict[str, Any], dict[str, Any]]:
     chosen = {id(parameter) for parameter in codec.quantiles}
-    main = [parameter for parameter in codec.parameters() if id(parameter) not in chosen]
-    return torch.optim.Adam(
-        [
-            {"params": main, "lr": learning_rate, "name": "codec"},
-            {"params": codec.quantiles, "lr": auxiliary_learning_rate, "name": "quantiles"},
-        ],
-        fused=True,
+    main = [parameter for parameter in codec.parameters() if id(parameter) not in chosen and parameter.requires_grad]
+    return (
+        {"params": main, "lr": learning_rate, "name": "codec"},
+        {"params": codec.quantiles, "lr": auxiliary_learning_rate, "name": "quantiles"},
     )
 
 
-def cosine(optimizer: Adam, final_learning_rate: float, warmup_steps: int, steps: int) -> LambdaLR:
+class WallTimeCosine(LRScheduler):
+    """Linear warm-up over steps, then a cosine over wall time, of the first group; the others stay as they are.
+
+    The clock starts with the schedule, so that a compilation counts, and goes on where a checkpoint has it. It is for one device:
+    each would go by its own clock.
+
+    Args:
+        optimizer: Its learning rates are the highest.
+        final_learning_rate: At the end.
+        warmup_steps: Of the whole training.
+        seconds: Of the whole training.
+    """
+
+    def __init__(self, optimizer: Optimizer, final_learning_rate: float, warmup_steps: int, seconds: float) -> None:
+        self.final_learning_rate, self.warmup_steps, self.seconds = final_learning_rate, warmup_steps, seconds
+        self.elapsed = 0.0
+        self._last = time.monotonic()
+        super().__init__(optimizer)
+
+    @property
+    def progress(self) -> float:
+        """From 0 to 1, the end."""
+        return min(1.0, self.elapsed / self.seconds)
+
+    def step(self, epoch: int | None = None) -> None:
+        now = time.monotonic()
+        self.elapsed, self._last = self.elapsed + now - self._last, now
+        super().step(epoch)
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        first, *others = self.base_lrs
+        warm = min(1.0, (self.last_epoch + 1) / (self.warmup_steps + 1))
+        falling = 0.5 * (1 + math.cos(math.pi * self.progress))
+        return [warm * (self.final_learning_rate + (first - self.final_learning_rate) * falling), *others]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last_epoch": self.last_epoch, "elapsed": self.elapsed, "base_lrs": list(self.base_lrs)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._last = time.monotonic()
+
+
+def cosine(optimizer: Optimizer, final_learning_rate: float, warmup_steps: int, steps: int) -> LambdaLR:
     """Linear warm-up, then a cosine to ``final_learning_rate`` at ``steps``, of the first group; the second stays as it is."""
     least = final_learning_rate / optimizer.param_groups[0]["lr"]
 

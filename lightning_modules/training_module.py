@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lightning_modules.optimiser import adam, cosine
+from lightning_modules.optimiser import WallTimeCosine, adam, cosine, soap
+from lightning_modules.variable_rate import lmbdas_of, loss_weight
 from sga.codecs import Codec
 from sga.codecs.checkpoint import CheckpointError, codec_spec, coding_copy, load_weights, without_tables
 from sga.distortion import DistortionName, TruePixels
@@ -22,7 +24,7 @@ from sga.images import to_uint8
 from sga.photograph import encode_photograph
 from sga.rate_distortion import Objective, RateDistortion, rate_distortion
 from sga.refinement.noise import Noise
-from sga.refinement.rounding import Rounding, UniformNoise, hard_round
+from sga.refinement.rounding import Rounding, StraightThrough, UniformNoise, hard_round
 
 Evaluation = dict[str, Any]
 
@@ -47,12 +49,15 @@ class TrainingModule(pl.LightningModule):
 
     Args:
         codec: The model to train.
-        lmbda: Weight of the distortion; larger is better quality at more bits.
+        lmbda: Weight of the distortion; larger is better quality at more bits. Of a codec of variable rate, that of validation.
+        lmbdas: Least and greatest lambda of the crops of a codec of variable rate: each crop has its own, log-uniform between.
         distortion: ``mse``, or ``ms_ssim`` (crops of 192 pixels or more; lambdas of another scale).
         learning_rate: Learning rate of the codec, at its highest.
         auxiliary_learning_rate: Learning rate of the quantiles, constant.
-        schedule: ``cosine`` over ``--trainer.max_steps``, or ``plateau``: halved when the validation loss has not fallen for
-            ``plateau_patience`` validations, as CompressAI's models were trained.
+        optimiser: ``adam``, or ``soap``, which needs far fewer steps from scratch (:mod:`lightning_modules.soap`).
+        schedule: ``cosine`` over ``--trainer.max_steps``, or over ``minutes``; or ``plateau``: halved when the validation loss has
+            not fallen for ``plateau_patience`` validations, as CompressAI's models were trained.
+        minutes: Length of a cosine over wall time, all runs of the training together, after which it ends; for one device.
         warmup_steps: Steps over which the learning rate rises from 0, before the cosine.
         final_learning_rate: Reached at the last step of the cosine; the plateau schedule stops there.
         plateau_patience: Validations without improvement before the learning rate is halved.
@@ -75,10 +80,13 @@ class TrainingModule(pl.LightningModule):
         self,
         codec: Codec,
         lmbda: float = 0.013,
+        lmbdas: tuple[float, float] = (0.0018, 0.18),
         distortion: DistortionName = "mse",
+        optimiser: Literal["adam", "soap"] = "adam",
         learning_rate: float = 1e-4,
         auxiliary_learning_rate: float = 1e-3,
         schedule: Literal["cosine", "plateau"] = "cosine",
+        minutes: float | None = None,
         warmup_steps: int = 0,
         final_learning_rate: float = 1e-6,
         plateau_patience: int = 20,
@@ -96,10 +104,16 @@ class TrainingModule(pl.LightningModule):
                 "model.final_learning_rate must be from 0 to model.learning_rate, model.max_skipped_steps at least 1, "
                 "model.plateau_patience and model.warmup_steps at least 0"
             )
+        if not 0 < lmbdas[0] <= lmbdas[1] or (minutes is not None and not (minutes > 0 and schedule == "cosine")):
+            raise ValueError("model.lmbdas must be above 0 and rising; model.minutes too, and for the cosine schedule")
+        if codec.variable_rate and distortion != "mse":
+            raise ValueError("a codec of variable rate is trained for MSE: its gain is for lambdas of MSE")
+        lmbdas = (float(lmbdas[0]), float(lmbdas[1]))
         self.save_hyperparameters(ignore=["codec"])
         self.codec = nn.utils.convert_conv2d_weight_memory_format(codec, torch.channels_last)
         self.objective = Objective(lmbda, distortion)
         self.learning_rate, self.auxiliary_learning_rate = learning_rate, auxiliary_learning_rate
+        self.lmbdas, self.optimiser, self.minutes = lmbdas, optimiser, minutes
         self.schedule, self.plateau_patience = schedule, plateau_patience
         self.warmup_steps, self.final_learning_rate = warmup_steps, final_learning_rate
         self.clip_norm, self.max_skipped_steps, self.seed = clip_norm, max_skipped_steps, seed
@@ -122,23 +136,32 @@ class TrainingModule(pl.LightningModule):
         world = self.trainer.world_size
         first = self.trainer.fit_loop.epoch_loop.total_batch_idx * world * len(batch) + (self.seed << 40)
         loss, result, auxiliary = self.loss(batch, range(first + self.global_rank, first + world * len(batch), world))
-        self._log_training(result, auxiliary)
+        if self._logs(self.trainer.global_step + 1):
+            self._log_training(result, auxiliary)
         return loss
 
     def loss(self, x: Tensor, seeds: Sequence[int]) -> tuple[Tensor, RateDistortion, Tensor]:
         """What is minimised, for crops ``[B, 3, H, W]`` with a seed of the noise each; its two parts beside it."""
         x = x.contiguous(memory_format=torch.channels_last)
         noise = Noise(seeds, x.device)
-        latents = self.codec.analyse(x)
+        objective, weight = self.objective, torch.ones((), device=x.device)
+        if self.codec.variable_rate:
+            lmbda = lmbdas_of(seeds, *self.lmbdas).to(x.device)
+            objective, weight = Objective(lmbda), loss_weight(lmbda)
+        latents = self.codec.analyse(x, self.codec.gain_for(objective.lmbda))
 
         def noisy(value: Tensor, offset: Tensor | None) -> Tensor:
             return self.rounding(value, offset, 1.0, noise)
 
         quantised = self.codec.quantise(latents, noisy, noisy)
-        x_hat = self.codec.synthesise(quantised.y_hat)
-        result = rate_distortion(x, x_hat, self.codec.bits(quantised), self.objective, TruePixels.of(x))
+        decoded = quantised
+        if self.codec.variable_rate:
+            # At a small gain nearly all symbols are 0, and noise looks nothing like what the synthesis will see.
+            decoded = replace(quantised, y_hat=StraightThrough()(latents.y, None, 1.0, noise))
+        x_hat = self.codec.synthesise(self.codec.dequantise(decoded))
+        result = rate_distortion(x, x_hat, self.codec.bits(quantised), objective, TruePixels.of(x))
         auxiliary = self.codec.auxiliary_loss()
-        return result.loss.mean() + auxiliary, result, auxiliary
+        return (weight * result.loss).mean() + auxiliary, result, auxiliary
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Evaluation:
         """Codes whole images with hard rounding; what it returns is for the callbacks, cropped to the true image."""
@@ -151,8 +174,9 @@ class TrainingModule(pl.LightningModule):
             return {"x": x, "x_hat": x, "bits": x.new_empty(0), "rd_loss": x.new_empty(0)}
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.compiler.set_stance("force_eager"):  # every size would be compiled anew
-            quantised = self.codec.quantise(self.codec.analyse(x), hard_round, hard_round)
-            x_hat = self.codec.synthesise(quantised.y_hat)[..., :height, :width].clamp(0, 1)
+            gain = self.codec.gain_for(self.objective.lmbda)
+            quantised = self.codec.quantise(self.codec.analyse(x, gain), hard_round, hard_round)
+            x_hat = self.codec.synthesise(self.codec.dequantise(quantised))[..., :height, :width].clamp(0, 1)
         bits = self.codec.bits(quantised)
         x = x[..., :height, :width]
         result = rate_distortion(x, x_hat, bits, self.objective, TruePixels.of(x))
@@ -180,13 +204,19 @@ class TrainingModule(pl.LightningModule):
         """
         if self.trainer.precision == "16-mixed":
             raise ValueError("--trainer.precision 16-mixed is not supported: use bf16-mixed")
-        optimizer = adam(self.codec, self.learning_rate, self.auxiliary_learning_rate)
+        build = soap if self.optimiser == "soap" else adam
+        optimizer = build(self.codec, self.learning_rate, self.auxiliary_learning_rate)
         if self.schedule == "plateau":
             least = [self.final_learning_rate, self.auxiliary_learning_rate]
             plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=self.plateau_patience, min_lr=least)
             if not self.trainer.enable_validation or not self.trainer.datamodule.valid:  # type: ignore[attr-defined]
                 raise ValueError("the plateau schedule looks at the validation loss: give --data.valid")
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": MONITOR}}
+        if self.minutes is not None:
+            if self.trainer.world_size > 1:
+                raise ValueError("model.minutes is for one device: give --trainer.max_steps")
+            timed = WallTimeCosine(optimizer, self.final_learning_rate, self.warmup_steps, 60 * self.minutes)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": timed, "interval": "step"}}
         total = self.trainer.estimated_stepping_batches
         if not math.isfinite(total):
             raise ValueError("the cosine schedule needs an end: give --trainer.max_steps")
@@ -197,6 +227,8 @@ class TrainingModule(pl.LightningModule):
         """Leaves the plateau alone: Lightning does not step it at the first validation after a resume."""
         if self.schedule == "cosine":
             scheduler.step()
+        if isinstance(scheduler, WallTimeCosine) and scheduler.progress == 1:
+            self.trainer.should_stop = True
 
     def on_validation_end(self) -> None:
         """Steps the plateau once for each validation."""
@@ -209,7 +241,7 @@ class TrainingModule(pl.LightningModule):
         main, quantiles = (group["params"] for group in optimizer.param_groups)
         self._gradient_norm = torch.nn.utils.clip_grad_norm_(main, self.clip_norm)
         finite = torch.isfinite(self._gradient_norm + torch.nn.utils.get_total_norm([q.grad for q in quantiles]))
-        # The fused Adam leaves everything as it was where this is 1, on any device and without waiting for it.
+        # The fused Adam and SOAP leave everything as it was where this is 1, on any device and without waiting for it.
         optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self.skipped_steps += ~finite
         self.skipped_in_a_row.add_(1).mul_(~finite)
@@ -220,7 +252,7 @@ class TrainingModule(pl.LightningModule):
         Raises:
             TrainingDiverged: ``max_skipped_steps`` steps in a row were not finite.
         """
-        if self._gradient_norm is not None:  # an accumulated batch has none yet
+        if self._gradient_norm is not None and self._logs(self.trainer.global_step):  # an accumulated batch has none yet
             self.log_dict({"train/gradient_norm": self._gradient_norm, "train/skipped_steps": self.skipped_steps.float()})
         if batch_idx % CHECK_EVERY == 0 and self.skipped_in_a_row >= self.max_skipped_steps:
             raise TrainingDiverged(
@@ -245,6 +277,12 @@ class TrainingModule(pl.LightningModule):
                 f"the checkpoint is of {checkpoint['codec']}, the configuration of {spec}: use the config.yaml of its run"
             )
         checkpoint["state_dict"] = without_tables(checkpoint["state_dict"])
+
+    def _logs(self, step: int) -> bool:
+        """Whether the curves get what belongs to the step that ends with ``step`` done; the logging of every step would cost a
+        GPU's step a tenth of its time."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return every > 0 and step % every == 0
 
     def _log_training(self, result: RateDistortion, auxiliary: Tensor) -> None:
         values = {

@@ -17,7 +17,7 @@ from sga.codecs.checkpoint import codec_spec
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 
-FIXED = ("lmbda", "distortion", "schedule", "learning_rate", "auxiliary_learning_rate")
+FIXED = ("lmbda", "distortion", "optimiser", "schedule", "learning_rate", "auxiliary_learning_rate")
 """Settings of the module that a resumed run cannot change."""
 
 

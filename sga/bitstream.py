@@ -13,11 +13,15 @@
         21      -  payload: the strings in reverse (adaptation of the prior if there is one, z, y), each but the last behind its
                    length (LEB128: 7 bits a byte, low first)
 
-Integers are little-endian. How latents were found does not show: a refined file decodes like any other.
+A file of a codec of variable rate is of version 3: its payload begins with two bytes more, the gain as an IEEE 754 half. Files of
+other codecs stay of version 2.
+
+Integers and the gain are little-endian. How latents were found does not show: a refined file decodes like any other.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -31,7 +35,8 @@ from sga.images import padded_size, to_uint8
 
 MAGIC = b"SGA"
 VERSION = 2
-READABLE = (1, 2)
+VERSION_WITH_GAIN = 3
+READABLE = (1, 2, 3)
 """Files of version 1 have no adaptation, and are the same otherwise."""
 MAX_SIDE = 2**16 - 1
 MAX_PIXELS = 2**28
@@ -39,9 +44,10 @@ MAX_PIXELS = 2**28
 
 _FIELDS = struct.Struct("<3sB6sHHIB")
 _CHECK = struct.Struct("<H")
+_GAIN = struct.Struct("<e")
 HEADER_BYTES = _FIELDS.size + _CHECK.size
 MAX_OVERHEAD_BYTES = HEADER_BYTES + 3
-"""Header and the length of z, where z is under 2 MiB; the length of an adaptation counts as part of it."""
+"""Header and the length of z, where z is under 2 MiB; the length of an adaptation counts as part of it, and so does a gain."""
 
 
 class BitstreamError(ValueError):
@@ -57,12 +63,14 @@ class Bitstream:
         height: Height of the image in pixels.
         width: Width of the image in pixels.
         strings: Entropy-coded strings, in the order of :meth:`Codec.encode`.
+        gain: Of the latents, exact in half precision; ``None`` for a codec of one rate.
     """
 
     model_hash: bytes
     height: int
     width: int
     strings: list[bytes]
+    gain: float | None = None
 
     def to_bytes(self) -> bytes:
         """The file.
@@ -72,8 +80,10 @@ class Bitstream:
         """
         check_size(self.height, self.width)
         *first, last = reversed(self.strings)
-        payload = b"".join(_leb128(len(string)) + string for string in first) + last
-        fields = _FIELDS.pack(MAGIC, VERSION, self.model_hash, self.height, self.width, zlib.crc32(payload), len(self.strings))
+        gain = b"" if self.gain is None else _GAIN.pack(self.gain)
+        payload = gain + b"".join(_leb128(len(string)) + string for string in first) + last
+        version = VERSION if self.gain is None else VERSION_WITH_GAIN
+        fields = _FIELDS.pack(MAGIC, version, self.model_hash, self.height, self.width, zlib.crc32(payload), len(self.strings))
         return fields + _CHECK.pack(zlib.crc32(fields) & 0xFFFF) + payload
 
     @classmethod
@@ -97,7 +107,15 @@ class Bitstream:
         payload = data[HEADER_BYTES:]
         if crc != zlib.crc32(payload):
             raise BitstreamError("damaged or truncated: the checksum of the payload is wrong")
-        return cls(model_hash, height, width, _split(payload, count))
+        gain = None
+        if version == VERSION_WITH_GAIN:
+            if len(payload) < _GAIN.size:
+                raise BitstreamError("damaged: the gain is missing")
+            (gain,) = _GAIN.unpack_from(payload)
+            if not 0 < gain < math.inf:
+                raise BitstreamError(f"damaged: a gain of {gain:g}")
+            payload = payload[_GAIN.size :]
+        return cls(model_hash, height, width, _split(payload, count), gain)
 
 
 def encode_image(loaded: LoadedCodec, quantised: Quantised, height: int, width: int) -> bytes:
@@ -116,7 +134,8 @@ def encode_image(loaded: LoadedCodec, quantised: Quantised, height: int, width: 
     expected = [side // loaded.codec.y_stride for side in padded_size(height, width, loaded.codec.stride)]
     if list(quantised.y_hat.shape[-2:]) != expected:
         raise ValueError(f"latents of {list(quantised.y_hat.shape[-2:])} where {expected} are expected: pad images to codec.stride")
-    return Bitstream(loaded.model_hash, height, width, loaded.codec.encode(quantised)).to_bytes()
+    gain = None if quantised.gain is None else float(quantised.gain)
+    return Bitstream(loaded.model_hash, height, width, loaded.codec.encode(quantised), gain).to_bytes()
 
 
 @torch.no_grad()
@@ -128,7 +147,7 @@ def decode_image(loaded: LoadedCodec, data: bytes) -> Tensor:
     """
     stream = _stream_of(loaded, data)
     try:
-        y_hat = loaded.codec.decode(stream.strings, *padded_size(stream.height, stream.width, loaded.codec.stride))
+        y_hat = loaded.codec.decode(stream.strings, *padded_size(stream.height, stream.width, loaded.codec.stride), stream.gain)
     except ValueError as error:  # a crafted file: its checksums are right and its strings are not the model's
         raise BitstreamError(f"the payload is not of this model: {error}") from error
     x_hat = loaded.codec.frozen(torch.float32).synthesise(y_hat)
@@ -144,7 +163,8 @@ def decode_latents(loaded: LoadedCodec, data: bytes) -> Quantised:
     """
     stream = _stream_of(loaded, data)
     try:
-        return loaded.codec.decode_latents(stream.strings, *padded_size(stream.height, stream.width, loaded.codec.stride))
+        size = padded_size(stream.height, stream.width, loaded.codec.stride)
+        return loaded.codec.decode_latents(stream.strings, *size, stream.gain)
     except ValueError as error:
         raise BitstreamError(f"the payload is not of this model: {error}") from error
 
@@ -157,6 +177,8 @@ def _stream_of(loaded: LoadedCodec, data: bytes) -> Bitstream:
             f"written with model {stream.model_hash.hex()}, not with this one ({loaded.model_hash.hex()}): "
             "give the checkpoint that wrote it"
         )
+    if (stream.gain is not None) != loaded.codec.variable_rate:
+        raise BitstreamError("the payload is not of this model: one of the two has a gain, and the other has none")
     return stream
 
 

@@ -152,12 +152,13 @@ def refine_photographs(
     return outcomes
 
 
-def encode_photograph(loaded: LoadedCodec, image: Tensor) -> tuple[CodedImage, float]:
+def encode_photograph(loaded: LoadedCodec, image: Tensor, lmbda: float | None = None) -> tuple[CodedImage, float]:
     """The file of ONE photograph's latents as the encoder has them, not refined, and its bits per pixel by the densities.
 
     Args:
         loaded: Codec with its tables.
         image: Pixels, uint8 ``[3, H, W]``.
+        lmbda: Lambda that the gain of a codec of variable rate suits; by default the checkpoint's.
 
     Raises:
         BitstreamError: The image is too large for the format.
@@ -166,7 +167,8 @@ def encode_photograph(loaded: LoadedCodec, image: Tensor) -> tuple[CodedImage, f
     check_size(height, width)
     x = pad(to_float(image.to(loaded.device)), loaded.codec.stride)[None]
     with torch.no_grad():
-        quantised = loaded.codec.quantise(loaded.codec.analyse(x), hard_round, hard_round)
+        gain = loaded.codec.gain_for(loaded.objective(lmbda).lmbda) if loaded.codec.variable_rate else None
+        quantised = loaded.codec.quantise(loaded.codec.analyse(x, gain), hard_round, hard_round)
         bpp_estimated = float(loaded.codec.bits(quantised).total) / (height * width)
     return code_image(loaded, quantised, image.cpu()), bpp_estimated
 

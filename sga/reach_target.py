@@ -76,7 +76,7 @@ class TargetedRefinement:
         sizes = [(image.shape[-2], image.shape[-1]) for image in originals]
         codec = self.loaded.codec
         with torch.no_grad():
-            base = codec.quantise(codec.analyse(x), hard_round, hard_round)
+            base = codec.quantise(codec.analyse(x, codec.gain_for(self.objective.lmbda)), hard_round, hard_round)
             bits = codec.bits(base).total
         coded = [len(encode_image(self.loaded, base.image(i), *shape)) for i, shape in enumerate(sizes)]
         controller = LambdaController(self.target, self.objective, _file_size(coded, bits, sizes))

@@ -14,6 +14,7 @@ from sga.codecs.context_model import ContextModelCodec
 from sga.codecs.factorised_prior import FactorisedPriorCodec
 from sga.codecs.mean_scale_hyperprior import MeanScaleHyperpriorCodec
 from sga.codecs.scale_hyperprior import ScaleHyperpriorCodec
+from sga.codecs.variable_rate_scale_hyperprior import VariableRateScaleHyperpriorCodec
 
 __all__ = [
     "Bits",
@@ -28,4 +29,5 @@ __all__ = [
     "Quantised",
     "Round",
     "ScaleHyperpriorCodec",
+    "VariableRateScaleHyperpriorCodec",
 ]

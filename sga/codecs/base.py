@@ -33,16 +33,19 @@ class Latents:
     """The real-valued latents of a batch, before any rounding.
 
     Attributes:
-        y: Latents of the image, ``[B, M, H/16, W/16]``.
+        y: Latents of the image, ``[B, M, H/16, W/16]``, in steps of the quantiser: integers (about an offset) can be coded.
         z: Hyper-latents, ``[B, N, H/64, W/64]``; ``None`` for a codec without a hyperprior.
+        gain: Quantisation steps in one unit of the transforms' latents, per image, ``[B, 1, 1, 1]``; ``None`` for a codec of one
+            rate, whose step is the unit.
     """
 
     y: Tensor
     z: Tensor | None
+    gain: Tensor | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Latents:
-        """The latents with ``function`` applied to each tensor."""
-        return Latents(function(self.y), None if self.z is None else function(self.z))
+        """The latents with ``function`` applied to y and z."""
+        return Latents(function(self.y), None if self.z is None else function(self.z), self.gain)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The tensors that exist, y first."""
@@ -75,18 +78,21 @@ class Quantised:
         z_hat: ``[B, N, H/64, W/64]`` or ``None``.
         prior: The density of ``y_hat`` by the model; ``None`` for a fully factorised codec.
         adaptations: What the file of each image changes about it; empty: nothing.
+        gain: See :class:`Latents`; ``y_hat`` and ``prior`` are in steps of the quantiser.
     """
 
     y_hat: Tensor
     z_hat: Tensor | None
     prior: Prior | None
     adaptations: tuple[Adaptation | None, ...] = ()
+    gain: Tensor | None = None
 
     def image(self, i: int) -> Quantised:
         """Image ``i`` of the batch: ``[1, ...]``."""
         z_hat = None if self.z_hat is None else self.z_hat[i : i + 1]
         prior = None if self.prior is None else self.prior.image(i)
-        return Quantised(self.y_hat[i : i + 1], z_hat, prior, self.adaptations[i : i + 1])
+        gain = None if self.gain is None else self.gain[i : i + 1]
+        return Quantised(self.y_hat[i : i + 1], z_hat, prior, self.adaptations[i : i + 1], gain)
 
     @property
     def adapted_prior(self) -> Prior | None:
@@ -145,6 +151,8 @@ class Codec(nn.Module, ABC):
     stride: int
     y_stride = 16
     published_as: str | None = None
+    variable_rate = False
+    """Whether latents have a gain, which a file holds."""
     adaptable = False
     """Whether a file may change the prior of y by an :class:`Adaptation`."""
     synthesis_transforms: tuple[str, ...] = ("g_s", "h_s")
@@ -155,13 +163,25 @@ class Codec(nn.Module, ABC):
     def from_state(cls, state: Mapping[str, Tensor]) -> Codec | None:
         """An untrained codec of the sizes of a CompressAI state dict, or ``None`` where the dict is of another model."""
 
-    def analyse(self, x: Tensor) -> Latents:
-        """The latents of images ``x``, ``[B, 3, H, W]`` in [0, 1], H and W multiples of :attr:`stride`."""
+    def gain_for(self, lmbda: float | Tensor) -> Tensor | None:
+        """The gain that suits a lambda of MSE, one number or one per image ``[B]``: ``[1, 1, 1, 1]`` or ``[B, 1, 1, 1]``.
+
+        ``None`` for a codec of one rate.
+        """
+        return None
+
+    def analyse(self, x: Tensor, gain: Tensor | None = None) -> Latents:
+        """The latents of images ``x``, ``[B, 3, H, W]`` in [0, 1], H and W multiples of :attr:`stride`.
+
+        Args:
+            x: The images.
+            gain: See :meth:`gain_for`; ``None``: the codec's own. A codec of one rate ignores it.
+        """
         return self.latents_of(self.net.g_a(x))
 
     @abstractmethod
-    def latents_of(self, y: Tensor) -> Latents:
-        """``y`` ``[B, M, H/16, W/16]``, in fp32, with the z that the encoder would choose for it."""
+    def latents_of(self, y: Tensor, gain: Tensor | None = None) -> Latents:
+        """``y`` ``[B, M, H/16, W/16]``, in fp32 and in steps of the quantiser, with the z that the encoder would choose for it."""
 
     @abstractmethod
     def quantise(self, latents: Latents, round_y: Round, round_z: Round) -> Quantised:
@@ -194,9 +214,13 @@ class Codec(nn.Module, ABC):
         """
         raise NotImplementedError
 
+    def dequantise(self, quantised: Quantised) -> Tensor:
+        """What :meth:`synthesise` takes: ``y_hat`` in the unit of the transforms, of its shape."""
+        return quantised.y_hat
+
     @abstractmethod
     def synthesise(self, y_hat: Tensor) -> Tensor:
-        """Images ``[B, 3, H, W]`` of ``y_hat``, not clamped to [0, 1]."""
+        """Images ``[B, 3, H, W]`` of dequantised ``y_hat``, not clamped to [0, 1]."""
 
     @abstractmethod
     def encode(self, quantised: Quantised) -> list[bytes]:
@@ -210,16 +234,23 @@ class Codec(nn.Module, ABC):
         """
 
     @abstractmethod
-    def decode(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
-        """``y_hat`` ``[1, M, H/16, W/16]`` of strings that :meth:`encode` wrote for a padded image of this size.
+    def decode(self, strings: Sequence[bytes], height: int, width: int, gain: float | None = None) -> Tensor:
+        """Dequantised ``y_hat`` ``[1, M, H/16, W/16]`` of strings that :meth:`encode` wrote for a padded image of this size.
+
+        Args:
+            strings: Of a file.
+            height: Of the padded image, in pixels.
+            width: Of the padded image, in pixels.
+            gain: Of the file; ``None`` for a codec of one rate.
 
         Raises:
             ValueError: They are not of this codec.
         """
 
-    def decode_latents(self, strings: Sequence[bytes], height: int, width: int) -> Quantised:
-        """As :meth:`decode`, with ``z_hat`` and the prior where the codec has them: for pictures and counts, not for decoding."""
-        return Quantised(self.decode(strings, height, width), None, None)
+    def decode_latents(self, strings: Sequence[bytes], height: int, width: int, gain: float | None = None) -> Quantised:
+        """As :meth:`decode`, in steps of the quantiser, with ``z_hat`` and the prior where the codec has them: for pictures and
+        counts, not for decoding."""
+        return Quantised(self.decode(strings, height, width, gain), None, None)
 
     @property
     @abstractmethod

@@ -42,7 +42,7 @@ class FactorisedPriorCodec(Codec):
         M, N = state["g_a.6.weight"].shape[:2]
         return cls(N, M)
 
-    def latents_of(self, y: Tensor) -> Latents:
+    def latents_of(self, y: Tensor, gain: Tensor | None = None) -> Latents:
         return Latents(y.float(), None)
 
     def quantise(self, latents: Latents, round_y: Round, round_z: Round) -> Quantised:
@@ -62,7 +62,7 @@ class FactorisedPriorCodec(Codec):
         return [compress(self.net.entropy_bottleneck, symbols, channel_indexes(symbols))]
 
     @torch.no_grad()
-    def decode(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
+    def decode(self, strings: Sequence[bytes], height: int, width: int, gain: float | None = None) -> Tensor:
         if len(strings) != 1:
             raise ValueError(f"it holds {len(strings)} strings, and this codec writes one")
         (string,) = strings

@@ -45,13 +45,15 @@ class ScaleHyperpriorCodec(Codec):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> ScaleHyperpriorCodec | None:
-        if not {"g_a.6.weight", "h_a.4.weight", "h_s.4.weight"} <= state.keys() or "context_prediction.weight" in state:
+        if not {"g_a.6.weight", "h_a.4.weight", "h_s.4.weight"} <= state.keys() or not state.keys().isdisjoint(
+            {"context_prediction.weight", "Gain"}
+        ):
             return None
         M, N = state["g_a.6.weight"].shape[:2]
         # Models with and without means have the same names.
         return cls(N, M) if state["h_s.4.weight"].shape[0] == cls.predicted * M else None
 
-    def latents_of(self, y: Tensor) -> Latents:
+    def latents_of(self, y: Tensor, gain: Tensor | None = None) -> Latents:
         return Latents(y.float(), self.net.h_a(self.hyper_input(y)).float())
 
     def hyper_input(self, y: Tensor) -> Tensor:
@@ -91,18 +93,19 @@ class ScaleHyperpriorCodec(Codec):
         offsets = medians(self.net.entropy_bottleneck, torch.float64).cpu()
         symbols_z = torch.round(quantised.z_hat.double().cpu() - offsets)
         adaptation = quantised.adaptations[0] if quantised.adaptations else None
+        gain = None if quantised.gain is None else float(quantised.gain)
         return [
-            self.encode_y(quantised.y_hat.double().cpu(), self._predict(symbols_z + offsets), adaptation),
+            self.encode_y(quantised.y_hat.double().cpu(), self._predict(symbols_z + offsets, gain), adaptation),
             compress(self.net.entropy_bottleneck, symbols_z, channel_indexes(symbols_z)),
             *([] if adaptation is None else [adaptation.to_bytes()]),
         ]
 
     @torch.no_grad()
-    def decode(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
+    def decode(self, strings: Sequence[bytes], height: int, width: int, gain: float | None = None) -> Tensor:
         if len(strings) < 2:
             raise ValueError("it holds one string, and this codec writes one of y and one of z")
         string_y, string_z, *rest = strings
-        predicted = self._predict(self._decode_z(string_z, height, width))
+        predicted = self._predict(self._decode_z(string_z, height, width), gain)
         adaptation = self._read_adaptation(rest, predicted)
         return self.decode_y(string_y, predicted, adaptation).float().to(self.device)
 
@@ -121,8 +124,8 @@ class ScaleHyperpriorCodec(Codec):
         return (symbols if adaptation is None else adaptation.restore(symbols)) + means
 
     @torch.no_grad()
-    def decode_latents(self, strings: Sequence[bytes], height: int, width: int) -> Quantised:
-        y_hat = self.decode(strings, height, width)
+    def decode_latents(self, strings: Sequence[bytes], height: int, width: int, gain: float | None = None) -> Quantised:
+        y_hat = self.decode(strings, height, width, gain)
         z_hat = self._decode_z(strings[1], height, width).float().to(self.device)
         predicted = self.net.h_s(z_hat).float()
         return Quantised(y_hat, z_hat, self.context_prior(predicted, y_hat), (self._read_adaptation(strings[2:], predicted),))
@@ -149,14 +152,15 @@ class ScaleHyperpriorCodec(Codec):
     def quantiles(self) -> list[nn.Parameter]:
         return [self.net.entropy_bottleneck.quantiles]
 
-    def _predict(self, z_hat: Tensor) -> Tensor:
-        """The output of the hyper-synthesis for ``z_hat``, in float64 on the CPU.
+    def _predict(self, z_hat: Tensor, gain: float | None = None) -> Tensor:
+        """The output of the hyper-synthesis for ``z_hat``, times the gain where there is one, in float64 on the CPU.
 
         In float64 two machines differ by some 1e-15, and a scale that close to a border between two tables does not occur
         in practice; in fp32 two machines would disagree on some photographs.
         """
         weights = {name: value.detach().double().cpu() for name, value in self.net.h_s.named_parameters()}
-        return cast(Tensor, torch.func.functional_call(self.net.h_s, weights, z_hat))
+        predicted = cast(Tensor, torch.func.functional_call(self.net.h_s, weights, z_hat))
+        return predicted if gain is None else predicted * gain
 
     def _coding_prior(self, predicted: Tensor, adaptation: Adaptation | None) -> tuple[Tensor, Tensor]:
         """For y: int32 indexes of the coder's tables ``[1, M, H/16, W/16]``, and the means about which its symbols are counted."""

@@ -103,7 +103,7 @@ class Expectation(Relaxation):
                 bits_below = codec.bits_of_y(down - 1, prior)
                 kink = bits_up - 2 * bits_down + bits_below
             self._cell = _Cell(floor, at_integer, None if offset is None else offset.detach(), kink, weight, excess)
-        return Relaxed(codec.synthesise(mean.y_hat), codec.total_bits(expected, mean), excess)
+        return Relaxed(codec.synthesise(codec.dequantise(mean)), codec.total_bits(expected, mean), excess)
 
     def step(self, latents: Latents, optimizer: torch.optim.Optimizer) -> None:
         """As the base class, but no element of y crosses an integer, and one at an integer stays where the loss rises both ways;
@@ -127,7 +127,7 @@ class Expectation(Relaxation):
 
 
 def curvature(problem: Problem, probes: int) -> Tensor:
-    """Distortion that the variance of each element of y adds, of the shape of ``problem.y_hat``: the diagonal of J^T W J.
+    """Distortion that the variance of each element of y adds, of the shape of y: the diagonal of J^T W J.
 
     J is the synthesis' Jacobian, W the curvature of the distortion. Estimated as the mean of (J^T W^(1/2) v)^2 over ``probes``
     vectors v of random signs, and over neighbours, which have about the same.
@@ -136,8 +136,8 @@ def curvature(problem: Problem, probes: int) -> Tensor:
         ValueError: The objective is MS-SSIM and an image is too small for it.
     """
     codec, noise = problem.codec, problem.noise
-    y_hat = problem.y_hat.detach().requires_grad_()
-    x_hat = codec.synthesise(y_hat)
+    y_hat = problem.start.y_hat.detach().requires_grad_()
+    x_hat = codec.synthesise(codec.dequantise(replace(problem.start, y_hat=y_hat)))
     root = problem.objective.measure.curvature(problem.x, x_hat.detach(), problem.true, noise.signs).sqrt()
     total = torch.zeros_like(y_hat)
     for _ in range(probes):

@@ -125,12 +125,12 @@ def refine(
     exact, fast = codec.frozen(torch.float32), codec.frozen(step_dtype(settings.precision, x.device))
     evaluate = _HardEvaluation(exact, x, true)
     objective = controller.objective
-    encoded, begin = _encoded(codec, x, true) if start is None else (start, start)
+    encoded, begin = _encoded(codec, x, true, objective.lmbda) if start is None else (start, start)
     base, first, rounded = _base(evaluate, encoded, begin, objective, settings, goes_on=start is not None)
     best = _Best.of(encoded, base, first, controller.score(first, 0.0), objective.lmbda)
     latents, optimizer = _parameters(begin, settings)
     if settings.steps:
-        relax = settings.rounding.relaxation(Problem(fast, x, base.y_hat, objective, true, noise))
+        relax = settings.rounding.relaxation(Problem(fast, x, base, objective, true, noise))
     objective = controller.observe(first, 0.0)
     curves = torch.zeros(settings.steps, len(CURVES), len(x), device=x.device)
     for step in range(settings.steps):
@@ -174,7 +174,7 @@ class _HardEvaluation:
         quantised = self.codec.quantise(latents, hard_round, hard_round)
         if adapting:
             quantised = adapt(self.codec, quantised)
-        x_hat = self.codec.synthesise(quantised.y_hat).clamp_(0, 1).mul_(255).round_().div_(255)
+        x_hat = self.codec.synthesise(self.codec.dequantise(quantised)).clamp_(0, 1).mul_(255).round_().div_(255)
         return quantised, rate_distortion(self.x, x_hat, self.codec.bits(quantised), objective, self.true)
 
 
@@ -193,19 +193,20 @@ def _base(
 
 
 @torch.no_grad()
-def _encoded(codec: Codec, x: Tensor, true: TruePixels) -> tuple[Latents, Latents]:
+def _encoded(codec: Codec, x: Tensor, true: TruePixels, lmbda: float | Tensor) -> tuple[Latents, Latents]:
     """The encoder's latents; and the same with a y of 0 where it stands for padding alone, which need not look like anything, and
     the z of that.
 
     z describes such y together with others, and is slow to leave what the encoder chose for them. A y that begins less than half
     its width beyond the image still matters to its edge.
     """
-    encoded = codec.analyse(x)
+    encoded = codec.analyse(x, codec.gain_for(lmbda))
     if true.mask is None:
         return encoded, encoded
     stride = x.shape[-1] // encoded.y.shape[-1]
     half = stride // 2
-    return encoded, codec.latents_of(encoded.y * F.max_pool2d(F.pad(true.mask, (half, 0, half, 0)), stride + half, stride))
+    seen = F.max_pool2d(F.pad(true.mask, (half, 0, half, 0)), stride + half, stride)
+    return encoded, codec.latents_of(encoded.y * seen, encoded.gain)
 
 
 def _parameters(begin: Latents, settings: RefinerSettings) -> tuple[Latents, torch.optim.Adam]:

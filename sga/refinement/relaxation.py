@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sga.codecs.adaptation import Adaptation
-from sga.codecs.base import Bits, Codec, Latents
+from sga.codecs.base import Bits, Codec, Latents, Quantised
 from sga.distortion import TruePixels
 from sga.rate_distortion import Objective
 from sga.refinement.noise import Noise
@@ -35,7 +35,7 @@ class Problem:
     Attributes:
         codec: Codec with frozen weights, in the arithmetic of the steps.
         x: Padded images ``[B, 3, H, W]`` in [0, 1].
-        y_hat: Latents where the optimisation begins, rounded hard, ``[B, M, H/16, W/16]``.
+        start: Latents of the base, rounded hard.
         objective: Loss that is minimised.
         true: Pixels that count.
         noise: Random numbers of the images.
@@ -43,7 +43,7 @@ class Problem:
 
     codec: Codec
     x: Tensor
-    y_hat: Tensor
+    start: Quantised
     objective: Objective
     true: TruePixels
     noise: Noise
@@ -111,4 +111,4 @@ class Sampled(Relaxation):
             return self.formula(value, offset, tau, self.problem.noise)
 
         quantised = replace(codec.quantise(latents, sample, sample), adaptations=adaptations)
-        return Relaxed(codec.synthesise(quantised.y_hat), codec.bits(quantised))
+        return Relaxed(codec.synthesise(codec.dequantise(quantised)), codec.bits(quantised))
