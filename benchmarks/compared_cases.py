@@ -114,7 +114,7 @@ def training_cases() -> Iterator[Case]:
     average = ("--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.9", "--trainer.callbacks.use_buffers=false")
     yield Case("train_average_plateau", (_fit(*scale, *average, valid, "--model.schedule=plateau", "--model.plateau_patience=0"),))
     yield Case("train_bf16", (_fit(*scale, "--trainer.precision=bf16-mixed"),))
-    ms_ssim = ("--config", "configs/train/quality/ms_ssim_4.yaml", "--data.crop_size=192", "--data.batch_size=1", *SIZES)
+    ms_ssim = ("--model.distortion=ms_ssim", "--model.lmbda=16.64", "--data.crop_size=192", "--data.batch_size=1", *SIZES)
     yield Case("train_ms_ssim", (_fit("scale_hyperprior", *ms_ssim, valid),))
     yield Case("train_factorised_from_files", (_fit("factorised_prior", *SIZES, "--data.in_memory=false"),))
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from sga.codecs import Codec
-from sga.codecs.base import Latents
 
 _COUNTED: WeakKeyDictionary[Codec, float] = WeakKeyDictionary()
 
@@ -33,10 +32,9 @@ def _count(codec: Codec) -> float:
     parallel.training = True  # a context model then sees each position once; its serial rounding would count twice
     with torch.autocast(codec.device.type, enabled=False):
         x = torch.zeros(1, 3, codec.stride, codec.stride, device=codec.device)
-        latents = codec.analyse(x)
-        latents = Latents(latents.y.float(), None if latents.z is None else latents.z.float())
+        latents = codec.analyse(x).map(torch.Tensor.float)
         with FlopCounterMode(display=False) as counter:
-            codec.synthesise(parallel.quantise(latents, _as_it_is, _as_it_is).y_hat)
+            codec.synthesise(codec.dequantise(parallel.quantise(latents, _as_it_is, _as_it_is)))
     return counter.get_total_flops() / 2 / codec.stride**2 / 1000
 
 
