@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from sga.bitstream import MAX_OVERHEAD_BYTES, encode_image
+from sga.codecs import Quantised
 from sga.codecs.checkpoint import LoadedCodec
 from sga.coding import code_image
-from sga.rate_distortion import Objective
+from sga.distortion import TruePixels
+from sga.rate_distortion import Objective, rate_distortion
 from sga.refinement.refiner import Listener, refine
 from sga.refinement.result import RefinementResult
 from sga.refinement.rounding import hard_round
@@ -25,6 +27,10 @@ TRAVEL = 0.1
 
 FAR = 3.0
 """An error of so many tolerances is large: latents that have settled would not get there."""
+
+GAINS_TRIED, SLOPE_OF_GAINS = 4, 0.55
+"""Gains of a codec of variable rate that are tried before the refinement, and d log(bpp) / d log(lambda) from one to another: 0.55
+over CompressAI's eight published hyperpriors."""
 
 CONTINUATION = 10
 """Steps between two files, after the refinement."""
@@ -75,11 +81,11 @@ class TargetedRefinement:
         """
         sizes = [(image.shape[-2], image.shape[-1]) for image in originals]
         codec = self.loaded.codec
+        objective, base = self._start(x, sizes)
         with torch.no_grad():
-            base = codec.quantise(codec.analyse(x, codec.gain_for(self.objective.lmbda)), hard_round, hard_round)
             bits = codec.bits(base).total
         coded = [len(encode_image(self.loaded, base.image(i), *shape)) for i, shape in enumerate(sizes)]
-        controller = LambdaController(self.target, self.objective, _file_size(coded, bits, sizes))
+        controller = LambdaController(self.target, objective, _file_size(coded, bits, sizes))
         settings = self.settings
         # Lambda must wait for the latents: between two evaluations they can move by TRAVEL at least.
         every = max(settings.steps // 20, math.ceil(TRAVEL / settings.learning_rate))
@@ -103,7 +109,8 @@ class TargetedRefinement:
             BitstreamError, ValueError: As :func:`sga.coding.code_image`.
         """
         shape = (original.shape[-2], original.shape[-1])
-        first = math.log(float(self.objective.lmbda))
+        # Of a codec of variable rate, lambda began where its gain suits the target.
+        first = math.log(float(begun.lmbda if self.loaded.codec.variable_rate else self.objective.lmbda))
         result = nearest = begun
         lmbda, least, left = math.log(float(result.lmbda)), math.inf, extra_steps(self.settings.steps)
         rest, push, last_error = lmbda, 1.0, 0.0
@@ -127,6 +134,26 @@ class TargetedRefinement:
             more = refine(self.loaded.codec, x, [shape], controller, settings, seeds, start=result.latents)
             result = result.followed_by(more)
         return result.selecting(nearest)
+
+    @torch.no_grad()
+    def _start(self, x: Tensor, sizes: Sequence[tuple[int, int]]) -> tuple[Objective, Quantised]:
+        """The first loss, and the encoder's latents with the gain that suits it, rounded hard.
+
+        Of a codec of variable rate, the lambda of each image is the one whose gain nearly reaches the target without a step.
+        """
+        codec, true = self.loaded.codec, TruePixels.of(x, sizes)
+        base = codec.quantise(codec.analyse(x, codec.gain_for(self.objective.lmbda)), hard_round, hard_round)
+        if not codec.variable_rate:
+            return self.objective, base
+        objective = replace(self.objective, lmbda=true.count.new_full((len(x),), float(self.objective.lmbda)))
+        for _ in range(GAINS_TRIED):
+            x_hat = codec.synthesise(codec.dequantise(base)).clamp(0, 1)
+            found = rate_distortion(x, x_hat, codec.bits(base), objective, true)
+            error = self.target.error(found.bpp, found.psnr_db).clamp(-LIMIT, LIMIT)
+            lmbda = (torch.as_tensor(objective.lmbda).log() + error / SLOPE_OF_GAINS).exp()
+            objective = replace(objective, lmbda=lmbda.clamp(*codec.lmbdas))
+            base = codec.quantise(codec.analyse(x, codec.gain_for(objective.lmbda)), hard_round, hard_round)
+        return objective, base
 
     def _continuation(self, steps: int, far: bool) -> RefinerSettings:
         """As the refinement ended, but for a learning rate that still moves the latents; as it was halfway, where the file is

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -162,6 +163,11 @@ class Codec(nn.Module, ABC):
     @abstractmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Codec | None:
         """An untrained codec of the sizes of a CompressAI state dict, or ``None`` where the dict is of another model."""
+
+    @property
+    def lmbdas(self) -> tuple[float, float]:
+        """Least and greatest lambda of MSE that a gain suits."""
+        return 0.0, math.inf
 
     def gain_for(self, lmbda: float | Tensor) -> Tensor | None:
         """The gain that suits a lambda of MSE, one number or one per image ``[B]``: ``[1, 1, 1, 1]`` or ``[B, 1, 1, 1]``.

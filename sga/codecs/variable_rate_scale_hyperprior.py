@@ -66,6 +66,10 @@ class VariableRateScaleHyperpriorCodec(ScaleHyperpriorCodec):
         last = state["QuantABCD.4.weight"], state["QuantABCD.4.bias"]
         return cls(N, M, offsets=any(bool(value.any()) for value in last))
 
+    @property
+    def lmbdas(self) -> tuple[float, float]:
+        return self.net.lmbda[0], self.net.lmbda[-1]
+
     def gain_for(self, lmbda: float | Tensor) -> Tensor:
         """See the base class: log(gain) is linear in log(lambda) between CompressAI's levels, and constant beyond them."""
         device = self.device
