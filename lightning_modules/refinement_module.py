@@ -13,8 +13,9 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from data.refinement_data import RefinementBatch
 from sga.checks import require_positive
-from sga.codecs.checkpoint import EMBEDDED, load_codec
+from sga.codecs.checkpoint import EMBEDDED
 from sga.distortion import DistortionName
+from sga.loading import load_codec
 from sga.photograph import RefinedPhotograph, refine_photographs
 from sga.reach_target import TargetedRefinement
 from sga.refinement.result import Progress

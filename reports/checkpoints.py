@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import yaml
 
 from sga.cli import errors_in_one_line
-from sga.codecs.checkpoint import CheckpointError, load_codec
+from sga.codecs.checkpoint import CheckpointError
+from sga.loading import load_codec
 from sga.published import published_point
 from sga.quality import ALWAYS, LATER, METRICS, RD_LOSS, Column, Quality
 from sga.rate_distortion import Objective

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from data.samples import sample_paths
 from sga.cli import errors_in_one_line
-from sga.codecs.checkpoint import LoadedCodec, load_codec
 from sga.coding import CodedImage
 from sga.images import read_image
+from sga.loading import LoadedCodec, load_codec
 from sga.photograph import refine_photograph
 from sga.pictures import side_by_side
 from sga.quality import METRICS

@@ -13,8 +13,8 @@ from data.refinement_data import RefinementDataModule
 from reports.runs import Run, refined_runs, shared_images
 from sga.bitstream import decode_image, decode_latents
 from sga.codecs import Quantised
-from sga.codecs.checkpoint import load_codec
 from sga.images import read_image
+from sga.loading import load_codec
 from sga.runs.folder import BASE_BITSTREAMS, BITSTREAMS, CONFIG, RECONSTRUCTIONS
 
 load_once = lru_cache(maxsize=2)(load_codec)

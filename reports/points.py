@@ -27,7 +27,8 @@ import numpy as np
 
 from reports.classical import read_measurements
 from reports.runs import Run, Study, free_name, method_names
-from sga.codecs.checkpoint import CheckpointError, load_codec
+from sga.codecs.checkpoint import CheckpointError
+from sga.loading import load_codec
 from sga.quality import ALWAYS, METRICS, PLOTTED, Floats, Quality
 from sga.runs.folder import CLASSICAL, IMAGES
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from torch import Tensor
 
 from sga.bitstream import Bitstream, check_size, decode_image
-from sga.codecs.checkpoint import EMBEDDED, LoadedCodec, load_codec
+from sga.codecs.checkpoint import EMBEDDED
 from sga.coding import CodedImage
 from sga.images import ImageLike, to_image
+from sga.loading import LoadedCodec, load_codec
 from sga.photograph import RefinedPhotograph, encode_photograph, refine_photograph
 from sga.progress import OnStep, listening
 from sga.refinement import presets

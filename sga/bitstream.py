@@ -29,9 +29,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sga.codecs.base import Quantised
-from sga.codecs.checkpoint import LoadedCodec
+from sga.codecs.latents import Quantised
 from sga.images import padded_size, to_uint8
+from sga.loading import LoadedCodec
 
 MAGIC = b"SGA"
 VERSION = 2

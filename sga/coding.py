@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sga.bitstream import decode_image, encode_image
 from sga.codecs import Quantised
-from sga.codecs.checkpoint import LoadedCodec
 from sga.files import write_atomically
+from sga.loading import LoadedCodec
 from sga.measures import Coding
 from sga.quality import Quality
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from sga.bitstream import check_size
-from sga.codecs.checkpoint import LoadedCodec
 from sga.coding import CodedImage, code_image
 from sga.files import write_atomically
 from sga.images import pad, to_float
+from sga.loading import LoadedCodec
 from sga.quality import Quality
 from sga.rate_distortion import Objective
 from sga.reach_target import TargetedRefinement

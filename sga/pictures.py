@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sga.bitstream import decode_image
-from sga.codecs.checkpoint import LoadedCodec
 from sga.images import read_image
+from sga.loading import LoadedCodec
 from sga.runs.folder import BASE_BITSTREAMS, BITSTREAMS
 from sga.runs.results import ImageResult
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sga.codecs.base import Bits
+from sga.codecs.latents import Bits
 from sga.distortion import DISTORTIONS, Distortion, DistortionName, TruePixels, mean_squared_error
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sga.bitstream import MAX_OVERHEAD_BYTES, encode_image
 from sga.codecs import Quantised
-from sga.codecs.checkpoint import LoadedCodec
 from sga.coding import code_image
 from sga.distortion import TruePixels
+from sga.loading import LoadedCodec
 from sga.rate_distortion import Objective, rate_distortion
 from sga.refinement.refiner import Listener, refine
 from sga.refinement.result import RefinementResult

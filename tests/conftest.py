@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from data.samples import sample_paths
 from sga.codecs import Codec, ScaleHyperpriorCodec
-from sga.codecs.checkpoint import LoadedCodec, load_codec
 from sga.images import read_image, write_image
+from sga.loading import LoadedCodec, load_codec
 
 
 def random_codec(adapter: type[Codec]) -> Codec:

@@ -13,9 +13,9 @@ import refine
 import train
 from sga.bitstream import decode_image
 from sga.codecs import Codec
-from sga.codecs.checkpoint import load_codec
 from sga.codecs.export import export_safetensors
 from sga.images import read_image, write_image
+from sga.loading import load_codec
 from sga.measures import psnr_db
 from tests.training import ROOT, arguments
 

@@ -14,8 +14,8 @@ import codec
 import refine
 from reports.curves import curves
 from reports.runs import read_run
-from sga.codecs.checkpoint import LoadedCodec
 from sga.images import read_image, write_image
+from sga.loading import LoadedCodec
 from sga.measures import psnr_db
 from sga.photograph import encode_photograph
 from sga.rate_distortion import Objective

@@ -13,8 +13,9 @@ from torch import Tensor
 import refine
 from lightning_modules import refinement_module
 from sga.bitstream import decode_image
-from sga.codecs.checkpoint import EMBEDDED_PATH, LoadedCodec
+from sga.codecs.checkpoint import EMBEDDED_PATH
 from sga.images import pad, read_image, to_float, write_image
+from sga.loading import LoadedCodec
 from sga.measures import psnr_db
 from sga.rate_distortion import Objective
 from tests.conftest import without_times

@@ -11,9 +11,9 @@ from torch import Tensor
 import refine
 from reports import checkpoints, distortions
 from sga.codecs import ScaleHyperpriorCodec
-from sga.codecs.checkpoint import LoadedCodec
 from sga.codecs.export import export_safetensors
 from sga.images import write_image
+from sga.loading import LoadedCodec
 from sga.refinement.target import Target
 
 ROOT = Path(__file__).parents[1]

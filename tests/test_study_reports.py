@@ -25,10 +25,11 @@ from reports.tables import Comparison, change, means_table, setting_tables
 from reports.zoomed import place
 from sga.bitstream import decode_latents
 from sga.codecs import ScaleHyperpriorCodec
-from sga.codecs.checkpoint import EMBEDDED, EMBEDDED_PATH, LoadedCodec, load_codec
+from sga.codecs.checkpoint import EMBEDDED, EMBEDDED_PATH
 from sga.codecs.export import export_safetensors
 from sga.coding import code_image
 from sga.images import pad, read_image, to_float, write_image
+from sga.loading import LoadedCodec, load_codec
 from sga.quality import Quality
 from sga.refinement.rounding import RelaxedRounding, hard_round
 from sga.runs.results import ImageResult, write_result

@@ -10,8 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from data.samples import sample_paths
-from sga.codecs.checkpoint import load_codec
 from sga.images import read_image, write_image
+from sga.loading import load_codec
 from tests.training import STEPS, arguments, weights
 
 

@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from sga.bitstream import decode_image
 from sga.codecs import ScaleHyperpriorCodec
-from sga.codecs.checkpoint import coding_copy, load_codec
 from sga.images import read_image
+from sga.loading import coding_copy, load_codec
 from sga.measures import ms_ssim, psnr_db
 from sga.quality import Quality
 from sga.rate_distortion import Objective

@@ -6,7 +6,6 @@ half-precision file they have underflowed to 0.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,11 +17,9 @@ from compressai.zoo.pretrained import load_pretrained
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sga.checks import require_positive
 from sga.codecs.base import TRANSFORMS, Codec
 from sga.distortion import DistortionName
 from sga.files import home
-from sga.rate_distortion import Objective
 
 CDF, CDF_LENGTH = "._quantized_cdf", "._cdf_length"
 TABLES = ("._offset", CDF, CDF_LENGTH, ".scale_table")
@@ -46,95 +43,12 @@ class CheckpointError(ValueError):
 
 
 @dataclass(frozen=True)
-class LoadedCodec:
-    """A codec ready to code.
-
-    Attributes:
-        codec: Codec in evaluation mode; no parameter requires a gradient, coding tables are made.
-        lmbda: Lambda that it was trained with, where the checkpoint says.
-        distortion: DistortionName that it was trained for; where the checkpoint does not say, ``mse``.
-        model_hash: Name of weights and tables in files; see :func:`model_hash`.
-    """
-
-    codec: Codec
-    lmbda: float | None
-    distortion: DistortionName
-    model_hash: bytes
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return self.codec.device
-
-    def to(self, device: torch.device | str) -> LoadedCodec:
-        """The same codec on another device; the weights are moved, not copied."""
-        self.codec.to(device)
-        return self
-
-    def objective(self, lmbda: float | None = None, distortion: DistortionName | None = None) -> Objective:
-        """The loss of a refinement: the one that the codec was trained on, but for what is given.
-
-        Args:
-            lmbda: Weight of the distortion, above 0.
-            distortion: DistortionName; another than that of the training needs a lambda too.
-
-        Raises:
-            ValueError: The lambda is out of range, or none is given and the checkpoint's is not known or does not count.
-        """
-        distortion = distortion or self.distortion
-        if lmbda is not None:
-            require_positive(lmbda=lmbda)
-            return Objective(float(lmbda), distortion)
-        if distortion != self.distortion:
-            raise ValueError(f"lambdas for MSE and MS-SSIM do not compare: give a lambda (lmbda) with the distortion {distortion}")
-        if self.lmbda is None:
-            raise ValueError("the checkpoint does not say the lambda it was trained with: give one (lmbda)")
-        return Objective(self.lmbda, distortion)
-
-
-@dataclass(frozen=True)
 class CheckpointFile:
     """A checkpoint's state dict, in CompressAI's present names and fp32, and what it says of its training."""
 
     state: State
     lmbda: float | None
     distortion: DistortionName
-
-
-def load_codec(checkpoint: str | Path) -> LoadedCodec:
-    """The codec of a checkpoint.
-
-    Args:
-        checkpoint: ``embedded``, a ``.safetensors`` file of :func:`export_safetensors`, a Lightning checkpoint of
-            ``train.py``, a file of CompressAI (a state dict, or one under ``state_dict``, ``network`` or ``model_state_dict``), or
-            ``zoo:ARCHITECTURE/METRIC/QUALITY``, such as ``zoo:bmshj2018-hyperprior/mse/4``, which is downloaded once.
-
-    Raises:
-        CheckpointError: The file is missing, damaged, or of a model that the project has no adapter for.
-    """
-    file = read_checkpoint(checkpoint)
-    for adapter in Codec.adapters():
-        codec = adapter.from_state(file.state)
-        if codec is not None:
-            break
-    else:
-        known = ", ".join(adapter.__name__ for adapter in Codec.adapters())
-        raise CheckpointError(f"{checkpoint}: weights of an unknown architecture (known: {known})")
-    _load(codec, file.state, checkpoint)
-    codec.requires_grad_(False).eval()
-    if not _has_tables(file.state):
-        codec.make_tables()
-    return LoadedCodec(codec, file.lmbda, file.distortion, model_hash(codec))
-
-
-def coding_copy(codec: Codec, lmbda: float, distortion: DistortionName) -> LoadedCodec:
-    """A copy of a codec in training, ready to code: what :func:`load_codec` makes of its checkpoint.
-
-    The codec itself gets no tables: they may move its medians, and its checkpoints must not hold them.
-    """
-    prepared = copy.deepcopy(codec).float().cpu().requires_grad_(False).eval()
-    prepared.make_tables()  # on the CPU: another device's tables would differ in a last digit, and the hash with them
-    return LoadedCodec(prepared.to(codec.device), lmbda, distortion, model_hash(prepared))
 
 
 def load_weights(codec: Codec, checkpoint: str | Path) -> list[str]:
@@ -146,7 +60,7 @@ def load_weights(codec: Codec, checkpoint: str | Path) -> list[str]:
         The names of the codec's parameters that the checkpoint does not have; they are as they were.
 
     Raises:
-        CheckpointError: As :func:`load_codec`, or the transforms have other sizes.
+        CheckpointError: As :func:`sga.loading.load_codec`, or the transforms have other sizes.
     """
     state, own = read_checkpoint(checkpoint).state, dict(codec.net.named_parameters())
     if type(codec).from_state(state) is None:
@@ -215,7 +129,12 @@ def model_hash(codec: Codec) -> bytes:
     return digest.digest()[:6]
 
 
-def _load(codec: Codec, state: State, checkpoint: str | Path) -> None:
+def load_state(codec: Codec, state: State, checkpoint: str | Path) -> None:
+    """Loads a whole state dict, but for the constants, which come from the code.
+
+    Raises:
+        CheckpointError: It does not fit; the message names ``checkpoint``.
+    """
     own = {key: value for key, value in codec.net.state_dict().items() if key.endswith(CONSTANTS)}
     try:
         codec.net.load_state_dict({**state, **own})
@@ -223,7 +142,8 @@ def _load(codec: Codec, state: State, checkpoint: str | Path) -> None:
         raise CheckpointError(f"{checkpoint}: weights do not fit {codec_spec(codec)}: {error}") from error
 
 
-def _has_tables(state: State) -> bool:
+def has_tables(state: State) -> bool:
+    """Whether a state dict holds its coding tables."""
     sizes = [value.numel() for key, value in state.items() if key.endswith(CDF)]
     return bool(sizes) and min(sizes) > 0
 

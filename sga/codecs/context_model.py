@@ -13,8 +13,9 @@ from compressai.models import JointAutoregressiveHierarchicalPriors
 from torch import Tensor, nn
 
 from sga.codecs.adaptation import Adaptation
-from sga.codecs.base import Latents, Prior, Quantised, Round
+from sga.codecs.base import Round
 from sga.codecs.entropy import StreamDecoder, compress, medians, table_indexes
+from sga.codecs.latents import Latents, Prior, Quantised
 from sga.codecs.mean_scale_hyperprior import MeanScaleHyperpriorCodec
 
 KERNEL = 5

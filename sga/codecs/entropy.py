@@ -11,7 +11,7 @@ from compressai.entropy_models import EntropyBottleneck, EntropyModel, GaussianC
 from torch import Tensor
 
 from sga.codecs.adaptation import MAX_SYMBOL
-from sga.codecs.base import Prior
+from sga.codecs.latents import Prior
 
 
 def gaussian_bits(model: GaussianConditional, y_hat: Tensor, prior: Prior) -> Tensor:

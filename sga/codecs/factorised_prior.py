@@ -9,8 +9,9 @@ import torch
 from compressai.models import FactorizedPrior
 from torch import Tensor, nn
 
-from sga.codecs.base import Codec, Latents, Prior, Quantised, Round
+from sga.codecs.base import Codec, Round
 from sga.codecs.entropy import channel_indexes, compress, decompress, factorised_bits, medians
+from sga.codecs.latents import Latents, Prior, Quantised
 
 
 class FactorisedPriorCodec(Codec):

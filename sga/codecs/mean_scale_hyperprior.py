@@ -5,7 +5,7 @@ from __future__ import annotations
 from compressai.models import MeanScaleHyperprior
 from torch import Tensor
 
-from sga.codecs.base import Prior
+from sga.codecs.latents import Prior
 from sga.codecs.scale_hyperprior import ScaleHyperpriorCodec
 
 

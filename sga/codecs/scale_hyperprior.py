@@ -10,8 +10,9 @@ from compressai.models import ScaleHyperprior
 from torch import Tensor, nn
 
 from sga.codecs.adaptation import Adaptation
-from sga.codecs.base import Codec, Latents, Prior, Quantised, Round
+from sga.codecs.base import Codec, Round
 from sga.codecs.entropy import channel_indexes, compress, decompress, factorised_bits, gaussian_bits, medians, table_indexes
+from sga.codecs.latents import Latents, Prior, Quantised
 
 
 class ScaleHyperpriorCodec(Codec):

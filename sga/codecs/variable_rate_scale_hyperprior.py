@@ -10,8 +10,9 @@ from compressai.models.base import get_scale_table
 from compressai.models.vbr import ScaleHyperpriorVbr
 from torch import Tensor
 
-from sga.codecs.base import Latents, Quantised, Round
+from sga.codecs.base import Round
 from sga.codecs.entropy import medians
+from sga.codecs.latents import Latents, Quantised
 from sga.codecs.scale_hyperprior import ScaleHyperpriorCodec
 
 REFERENCE_LMBDA = 0.013

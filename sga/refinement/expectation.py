@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sga.codecs.base import Latents
+from sga.codecs.latents import Latents
 from sga.refinement.relaxation import Adaptations, Method, Problem, Relaxation, Relaxed
 from sga.refinement.rounding import Rounding, SigmoidScaledLogitRounding
 from sga.refinement.schedules import Ramp, Schedule

@@ -19,7 +19,8 @@ from sga.codecs.adaptation import (
     neighbours,
     tap_values,
 )
-from sga.codecs.base import Codec, Prior, Quantised
+from sga.codecs.base import Codec
+from sga.codecs.latents import Prior, Quantised
 
 PREDICTED = 8
 """Channels that are predicted at most: the coarse picture of an image lies in few."""

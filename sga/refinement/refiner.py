@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sga.codecs.adaptation import Adaptation
-from sga.codecs.base import Codec, Latents, Quantised
+from sga.codecs.base import Codec
+from sga.codecs.latents import Latents, Quantised
 from sga.distortion import TruePixels
 from sga.memory import keep_freed_memory
 from sga.rate_distortion import Objective, RateDistortion, rate_distortion

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from sga.codecs.adaptation import Adaptation
-from sga.codecs.base import Bits, Codec, Latents, Quantised
+from sga.codecs.base import Codec
+from sga.codecs.latents import Bits, Latents, Quantised
 from sga.distortion import TruePixels
 from sga.rate_distortion import Objective
 from sga.refinement.noise import Noise

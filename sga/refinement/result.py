@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sga.codecs.base import Latents, Quantised
+from sga.codecs.latents import Latents, Quantised
 
 CURVES = ("loss", "bpp_y", "bpp_z", "psnr_db", "tau")
 """What ``curves`` hold of each step: the method's own, relaxed quantities."""

@@ -9,7 +9,7 @@ import yaml
 
 import train
 from lightning_modules.training_configs import training_configs
-from sga.codecs.checkpoint import load_codec
+from sga.loading import load_codec
 
 CONFIGS = Path(__file__).parents[2] / "configs/train"
 CODECS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))

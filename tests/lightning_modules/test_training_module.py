@@ -10,7 +10,7 @@ from data.training_data import TrainingDataModule
 from lightning_modules.callbacks.validation_metrics import ValidationMetrics
 from lightning_modules.training_module import TrainingDiverged, TrainingModule
 from sga.codecs import ScaleHyperpriorCodec
-from sga.codecs.checkpoint import load_codec
+from sga.loading import load_codec
 
 
 def test_gradients_of_the_two_losses_do_not_meet() -> None:

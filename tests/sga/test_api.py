@@ -14,8 +14,8 @@ from torch import Tensor
 
 import sga
 from sga import api, commands
-from sga.codecs.checkpoint import LoadedCodec, load_codec
 from sga.images import write_image
+from sga.loading import LoadedCodec, load_codec
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sga.bitstream import HEADER_BYTES, Bitstream, BitstreamError, decode_image, encode_image
 from sga.codecs import Quantised
-from sga.codecs.checkpoint import LoadedCodec
 from sga.images import pad, to_float
+from sga.loading import LoadedCodec
 from sga.refinement.rounding import hard_round
 
 STREAM = Bitstream(bytes(range(6)), 321, 481, [b"y string", b"z"])

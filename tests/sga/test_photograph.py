@@ -12,8 +12,9 @@ from torch import Tensor
 from sga import photograph as module
 from sga.bitstream import BitstreamError, decode_image
 from sga.codecs import Codec
-from sga.codecs.checkpoint import LoadedCodec, load_codec, model_hash
+from sga.codecs.checkpoint import model_hash
 from sga.images import pad, to_float
+from sga.loading import LoadedCodec, load_codec
 from sga.photograph import RefinedPhotograph, encode_photograph, refine_photograph, refine_photographs, seed_of
 from sga.rate_distortion import Objective
 from sga.reach_target import extra_steps

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from lightning_modules.callbacks.image_means import QualityMeans
 from sga import perceptual
 from sga.codecs import Codec, FactorisedPriorCodec
-from sga.codecs.checkpoint import LoadedCodec
 from sga.coding import code_image
 from sga.complexity import kmacs_per_pixel
 from sga.images import pad, to_float
+from sga.loading import LoadedCodec
 from sga.measures import Coding, luma_psnr_db, ms_ssim, psnr_db
 from sga.perceptual import lpips_distance
 from sga.photograph import encode_photograph

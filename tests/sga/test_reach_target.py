@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sga.codecs.checkpoint import LoadedCodec, load_codec
 from sga.images import to_float
+from sga.loading import LoadedCodec, load_codec
 from sga.photograph import refine_photograph
 from sga.rate_distortion import Objective
 from sga.reach_target import TargetedRefinement, extra_steps

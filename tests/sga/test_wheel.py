@@ -14,8 +14,8 @@ import pytest
 from torch import Tensor
 
 from sga import __version__
-from sga.codecs.checkpoint import LoadedCodec
 from sga.images import read_image, write_image
+from sga.loading import LoadedCodec
 from sga.measures import psnr_db
 from sga.photograph import encode_photograph
 

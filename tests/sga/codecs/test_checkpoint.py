@@ -8,8 +8,9 @@ from compressai.models import ScaleHyperprior
 from torch import Tensor
 
 from sga.codecs import Codec, FactorisedPriorCodec, MeanScaleHyperpriorCodec, ScaleHyperpriorCodec
-from sga.codecs.checkpoint import EMBEDDED_PATH, CheckpointError, LoadedCodec, load_codec, load_weights, model_hash
+from sga.codecs.checkpoint import EMBEDDED_PATH, CheckpointError, load_weights, model_hash
 from sga.codecs.export import export_compressai, export_safetensors
+from sga.loading import LoadedCodec, load_codec
 from sga.rate_distortion import Objective
 from sga.refinement.rounding import hard_round
 from tests.conftest import random_image

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from sga.codecs import ContextModelCodec, Latents
-from sga.codecs.checkpoint import load_codec, load_weights, model_hash
+from sga.codecs.checkpoint import load_weights, model_hash
 from sga.codecs.context_model import REACH, independent_fronts
+from sga.loading import load_codec
 from sga.refinement.noise import Noise
 from sga.refinement.rounding import SigmoidScaledLogitRounding, UniformNoise, hard_round
 from tests.conftest import random_codec, random_image

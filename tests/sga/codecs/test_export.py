@@ -6,8 +6,9 @@ import torch
 from compressai.utils.eval_model.__main__ import load_checkpoint
 
 from sga.codecs import ScaleHyperpriorCodec
-from sga.codecs.checkpoint import load_codec, model_hash
+from sga.codecs.checkpoint import model_hash
 from sga.codecs.export import export_compressai, export_safetensors
+from sga.loading import load_codec
 from sga.refinement.rounding import hard_round
 from tests.conftest import random_image
 

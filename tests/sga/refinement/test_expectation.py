@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from sga.codecs import Codec, Latents, MeanScaleHyperpriorCodec, ScaleHyperpriorCodec
-from sga.codecs.checkpoint import LoadedCodec
 from sga.distortion import TruePixels, mean_squared_error
 from sga.images import pad, to_float
+from sga.loading import LoadedCodec
 from sga.rate_distortion import Objective, rate_distortion
 from sga.refinement.expectation import Expectation, ExpectedRounding
 from sga.refinement.noise import Noise

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from sga.bitstream import Bitstream, BitstreamError, decode_image, encode_image
 from sga.codecs import FactorisedPriorCodec, MeanScaleHyperpriorCodec, ScaleHyperpriorCodec
-from sga.codecs.base import Quantised
-from sga.codecs.checkpoint import LoadedCodec
+from sga.codecs.latents import Quantised
+from sga.loading import LoadedCodec
 from sga.refinement.fit_prior import adapt, fit
 from sga.refinement.rounding import hard_round
 from tests.conftest import random_codec

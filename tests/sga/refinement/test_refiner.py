@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from sga.codecs import Codec
-from sga.codecs.checkpoint import LoadedCodec
 from sga.images import pad, to_float
+from sga.loading import LoadedCodec
 from sga.rate_distortion import Objective, RateDistortion
 from sga.refinement.refiner import refine
 from sga.refinement.result import CURVES, Progress, RefinementResult

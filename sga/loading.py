@@ -1,0 +1,98 @@
+"""A codec ready to code, from a checkpoint or from a training."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sga.checks import require_positive
+from sga.codecs import Codec
+from sga.codecs.checkpoint import CheckpointError, has_tables, load_state, model_hash, read_checkpoint
+from sga.distortion import DistortionName
+from sga.rate_distortion import Objective
+
+
+@dataclass(frozen=True)
+class LoadedCodec:
+    """A codec ready to code.
+
+    Attributes:
+        codec: Codec in evaluation mode; no parameter requires a gradient, coding tables are made.
+        lmbda: Lambda that it was trained with, where the checkpoint says.
+        distortion: DistortionName that it was trained for; where the checkpoint does not say, ``mse``.
+        model_hash: Name of weights and tables in files; see :func:`model_hash`.
+    """
+
+    codec: Codec
+    lmbda: float | None
+    distortion: DistortionName
+    model_hash: bytes
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.codec.device
+
+    def to(self, device: torch.device | str) -> LoadedCodec:
+        """The same codec on another device; the weights are moved, not copied."""
+        self.codec.to(device)
+        return self
+
+    def objective(self, lmbda: float | None = None, distortion: DistortionName | None = None) -> Objective:
+        """The loss of a refinement: the one that the codec was trained on, but for what is given.
+
+        Args:
+            lmbda: Weight of the distortion, above 0.
+            distortion: DistortionName; another than that of the training needs a lambda too.
+
+        Raises:
+            ValueError: The lambda is out of range, or none is given and the checkpoint's is not known or does not count.
+        """
+        distortion = distortion or self.distortion
+        if lmbda is not None:
+            require_positive(lmbda=lmbda)
+            return Objective(float(lmbda), distortion)
+        if distortion != self.distortion:
+            raise ValueError(f"lambdas for MSE and MS-SSIM do not compare: give a lambda (lmbda) with the distortion {distortion}")
+        if self.lmbda is None:
+            raise ValueError("the checkpoint does not say the lambda it was trained with: give one (lmbda)")
+        return Objective(self.lmbda, distortion)
+
+
+def load_codec(checkpoint: str | Path) -> LoadedCodec:
+    """The codec of a checkpoint.
+
+    Args:
+        checkpoint: ``embedded``, a ``.safetensors`` file of :func:`export_safetensors`, a Lightning checkpoint of
+            ``train.py``, a file of CompressAI (a state dict, or one under ``state_dict``, ``network`` or ``model_state_dict``), or
+            ``zoo:ARCHITECTURE/METRIC/QUALITY``, such as ``zoo:bmshj2018-hyperprior/mse/4``, which is downloaded once.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or of a model that the project has no adapter for.
+    """
+    file = read_checkpoint(checkpoint)
+    for adapter in Codec.adapters():
+        codec = adapter.from_state(file.state)
+        if codec is not None:
+            break
+    else:
+        known = ", ".join(adapter.__name__ for adapter in Codec.adapters())
+        raise CheckpointError(f"{checkpoint}: weights of an unknown architecture (known: {known})")
+    load_state(codec, file.state, checkpoint)
+    codec.requires_grad_(False).eval()
+    if not has_tables(file.state):
+        codec.make_tables()
+    return LoadedCodec(codec, file.lmbda, file.distortion, model_hash(codec))
+
+
+def coding_copy(codec: Codec, lmbda: float, distortion: DistortionName) -> LoadedCodec:
+    """A copy of a codec in training, ready to code: what :func:`load_codec` makes of its checkpoint.
+
+    The codec itself gets no tables: they may move its medians, and its checkpoints must not hold them.
+    """
+    prepared = copy.deepcopy(codec).float().cpu().requires_grad_(False).eval()
+    prepared.make_tables()  # on the CPU: another device's tables would differ in a last digit, and the hash with them
+    return LoadedCodec(prepared.to(codec.device), lmbda, distortion, model_hash(prepared))
