@@ -11,7 +11,8 @@ import train
 from lightning_modules.codecs.checkpoint import load_codec
 
 CONFIGS = Path(__file__).parents[1] / "configs/train"
-CODECS = sorted(CONFIGS.glob("*.yaml"))
+VARIABLE_RATE = CONFIGS / "variable_rate_scale_hyperprior.yaml"
+CODECS = sorted(path for path in CONFIGS.glob("*.yaml") if path != VARIABLE_RATE)
 QUALITIES = {
     codec: sorted(CONFIGS.glob("quality/cheng2020/*.yaml" if codec.stem.startswith("cheng2020") else "quality/*.yaml"))
     for codec in CODECS
@@ -89,4 +90,5 @@ def test_every_length_trains(length: Path, photographs: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("length", LENGTHS, ids=name)
 def test_the_last_steps_are_validated(length: Path) -> None:
     settings = yaml.safe_load(length.read_text())
-    assert settings["trainer"]["max_steps"] % settings["data"]["steps_per_epoch"] == 0
+    if "minutes" not in settings["model"]:  # by the clock, a training ends with a validation wherever it is
+        assert settings["trainer"]["max_steps"] % settings["data"]["steps_per_epoch"] == 0

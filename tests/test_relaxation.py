@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from data.images import pad, to_float
-from lightning_modules.codecs import Codec, Latents, MeanScaleHyperpriorCodec, ScaleHyperpriorCodec
+from lightning_modules.codecs import Codec, Latents, MeanScaleHyperpriorCodec, Quantised, ScaleHyperpriorCodec
 from lightning_modules.codecs.checkpoint import LoadedCodec
 from lightning_modules.presets import PRESETS, preset
 from lightning_modules.rate_distortion import Objective, TruePixels, mean_squared_error, ms_ssim, pixel_curvature, rate_distortion
@@ -40,7 +40,7 @@ def random_rounding(value: Tensor, generator: torch.Generator) -> Tensor:
 
 def at_work(codec: Codec, x: Tensor, y: Tensor, sizes: list[tuple[int, int]] | None = None, probes: int = 16) -> Relaxation:
     rounding = ExpectedRounding(z=DeterministicAnnealing(LinearRounding()), excess=Constant(1.0), probes=probes)
-    return relaxation(rounding, codec, Noise(range(len(x))), x, y, OBJECTIVE, TruePixels.of(x, sizes))
+    return relaxation(rounding, codec, Noise(range(len(x))), x, Quantised(y, None, None), OBJECTIVE, TruePixels.of(x, sizes))
 
 
 def test_the_bits_are_the_mean_over_random_roundings(small_codec: ScaleHyperpriorCodec) -> None:
@@ -73,7 +73,7 @@ def test_the_excess_is_the_squared_error_that_random_rounding_adds(small_codec: 
 def test_the_excess_is_weighted_from_0_upwards_and_gone_at_integers(small_codec: ScaleHyperpriorCodec) -> None:
     x = torch.rand(1, 3, 64, 64)
     latents = small_codec.analyse(x)
-    work = relaxation(ExpectedRounding(), small_codec, Noise([0]), x, latents.y, OBJECTIVE, TruePixels.of(x))
+    work = relaxation(ExpectedRounding(), small_codec, Noise([0]), x, Quantised(latents.y, None, None), OBJECTIVE, TruePixels.of(x))
     first, middle = work(latents, (), 0.5, 0, 10).excess, work(latents, (), 0.5, 5, 10).excess
     assert first is not None and middle is not None
     assert float(first) == 0 and float(middle) > 0
