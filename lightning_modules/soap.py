@@ -27,7 +27,8 @@ class Soap(Optimizer):
         groups: Parameter groups with ``params``, ``lr`` and, if wanted, ``precondition``.
         betas: Decay a step of the gradient's mean and of its square's; that of the preconditioners is the second.
         eps: Added to the square root of the latter.
-        every: Steps between two updates of the eigenbases.
+        every: Steps between two updates of the eigenbases, at first and at most: a twentieth of the steps so far, which move them
+            ever less.
         largest: Longest side of a preconditioner; longer modes have none.
         smallest: A matrix with a side, of its first two, below this has Adam.
     """
@@ -39,7 +40,7 @@ class Soap(Optimizer):
         groups: Iterable[dict[str, Any]],
         betas: tuple[float, float] = (0.95, 0.95),
         eps: float = 1e-8,
-        every: int = 10,
+        every: tuple[int, int] = (10, 50),
         largest: int = 256,
         smallest: int = 16,
     ) -> None:
@@ -89,9 +90,9 @@ class Soap(Optimizer):
         gradient = torch.where(ok > 0, gradient, 0.0)
         state = self.state[stack[0]]
         if not state:
-            state["step"] = torch.zeros((), device=gradient.device)
+            state["steps"] = torch.zeros((), device=gradient.device)
             state["mean"], state["square"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
-            state["count"] = 0
+            state["count"], state["next_turn"] = 0, self.every[0]
             if modes is not None:
                 for mode, side in zip(MODES, modes, strict=True):
                     if 1 < side <= self.largest:
@@ -100,11 +101,11 @@ class Soap(Optimizer):
                 return
         bases = {mode: state[f"basis_{mode}"] for mode in MODES if mode in state}
         rotated = _rotate(gradient, bases)
-        state["step"] += ok
+        state["steps"] += ok
         state["mean"].lerp_(rotated, (1 - self.betas[0]) * ok)
         state["square"].lerp_(rotated.square(), (1 - self.betas[1]) * ok)
-        step = state["step"].clamp(min=1)
-        correction = (1 - self.betas[1] ** step).sqrt() / (1 - self.betas[0] ** step)
+        steps = state["steps"].clamp(min=1)
+        correction = (1 - self.betas[1] ** steps).sqrt() / (1 - self.betas[0] ** steps)
         update = state["mean"] / (state["square"].sqrt() + self.eps) * (correction * ok * -lr)
         update = _rotate(update, bases, back=True)
         if modes is None:
@@ -115,8 +116,10 @@ class Soap(Optimizer):
         state["count"] += 1
         for mode in bases:
             state[mode].lerp_(_covariance(gradient, mode), (1 - self.betas[1]) * ok)
-        if bases and state["count"] % self.every == 0:
+        if bases and state["count"] >= state["next_turn"]:
             self._turn(state, bases)
+            first, most = self.every
+            state["next_turn"] = state["count"] + min(most, max(first, state["count"] // 20))
 
     def _turn(self, state: dict[str, Any], bases: dict[str, Tensor]) -> None:
         """One step of orthogonal iteration for every basis; what is kept in the old ones moves to the new ones."""

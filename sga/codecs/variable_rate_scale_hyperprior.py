@@ -49,8 +49,9 @@ class VariableRateScaleHyperpriorCodec(ScaleHyperpriorCodec):
         super().__init__(N, M)
         self.offsets = offsets
         with torch.no_grad():
-            # A step that falls with the square root of lambda keeps lambda * step^2, its share of the loss, the same.
-            self.net.Gain.copy_((torch.tensor(self.net.lmbda) / REFERENCE_LMBDA).sqrt())
+            # A step that falls with the square root of lambda keeps lambda * step^2, its share of the loss, the same. As in
+            # CompressAI the gains are not trained; see calibration.py.
+            self.net.Gain.copy_((torch.tensor(self.net.lmbda) / REFERENCE_LMBDA).sqrt()).requires_grad_(False)
             for parameter in self.net.QuantABCD[-1].parameters():
                 parameter.zero_()
         if not offsets:
@@ -119,9 +120,9 @@ class VariableRateScaleHyperpriorCodec(ScaleHyperpriorCodec):
 
     @torch.no_grad()
     def decode_latents(self, strings: Sequence[bytes], height: int, width: int, gain: float | None = None) -> Quantised:
+        y_hat = super().decode(strings, height, width, gain)
         if gain is None:
             raise ValueError("it has no gain")
-        y_hat = super().decode(strings, height, width, gain)
         z_hat = self._decode_z(strings[1], height, width).float().to(self.device)
         predicted = self.net.h_s(z_hat).float() * gain
         adaptations = (self._read_adaptation(strings[2:], predicted),)

@@ -19,7 +19,7 @@ STREAM = Bitstream(bytes(range(6)), 321, 481, [b"y string", b"z"])
 
 def hard_latents(loaded: LoadedCodec, image: Tensor) -> Quantised:
     x = pad(to_float(image), 64)[None]
-    return loaded.codec.quantise(loaded.codec.analyse(x), hard_round, hard_round)
+    return loaded.codec.quantise(loaded.codec.analyse(x), hard_round, hard_round, hard_round)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (63, 65), (161, 97), (512, 768)])
@@ -90,7 +90,11 @@ def test_forged_files_are_refused_before_memory_is_taken() -> None:
     for data, why in (
         (forged(65535, 65535), "absurd size"),
         (forged(0, 5), "absurd size"),
-        (forged(8, 8, version=3), "version 3"),
+        (forged(8, 8, version=4), "version 4"),
+        (forged(8, 8, version=3, payload=b"\x01"), "gain is missing"),
+        (forged(8, 8, version=3, payload=b"\x00\x00\x01zy"), "a gain of 0"),
+        (forged(8, 8, version=3, payload=b"\x00\x7c\x01zy"), "a gain of inf"),
+        (forged(8, 8, version=3, payload=b"\x00\xbc\x01zy"), "a gain of -1"),
         (forged(8, 8, payload=b"\x05zy"), "behind the end"),
         (forged(8, 8, payload=b"\x80"), "length is missing"),
     ):
