@@ -1,6 +1,7 @@
 """The gain of each lambda of a trained codec of variable rate: the one whose hard-rounded loss is least.
 
-``python -m lightning_modules.calibration MODEL --data DIR -o CALIBRATED`` reads any checkpoint of such a codec and writes one to ship.
+``python -m lightning_modules.calibration MODEL --data DIR -o CALIBRATED`` reads any checkpoint of such a codec and writes one to
+ship.
 
 Training holds the gains fixed: noise in place of rounding makes small symbols look dearer than they are, so that gains that follow
 its gradient end up a fourth too large at low rates, which costs 5 % of the loss there.
