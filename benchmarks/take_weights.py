@@ -27,11 +27,8 @@ def main() -> None:
         return
     prefix = "codec.net."
     state = {name.removeprefix(prefix): value for name, value in content["state_dict"].items() if name.startswith(prefix)}
-    halved = {
-        name: (value.half() if name.startswith(("g_", "h_")) else value).contiguous()
-        for name, value in state.items()
-        if value.numel()
-    }
+    state = {name: value.contiguous() for name, value in state.items() if value.numel()}
+    halved = {name: value.half() if name.startswith(("g_", "h_")) else value for name, value in state.items()}
     settings = content["hyper_parameters"]
     metadata = {"lmbda": str(settings["lmbda"]), "distortion": str(settings["distortion"]), "steps": str(content["global_step"])}
     save_file(halved, options.output, metadata)

@@ -78,11 +78,9 @@ class Soap(Optimizer):
 
     def _step_stack(self, stack: list[nn.Parameter], lr: float, modes: tuple[int, ...] | None) -> None:
         gradients = [parameter.grad.contiguous() for parameter in stack if parameter.grad is not None]
-        ok = (
-            (1 - self.found_inf.to(gradients[0])).reshape(())
-            if hasattr(self, "found_inf")
-            else torch.ones_like(gradients[0].flatten()[0])
-        )
+        ok = torch.ones((), device=gradients[0].device)
+        if hasattr(self, "found_inf"):
+            ok = 1 - self.found_inf.to(ok).reshape(())
         if modes is None:
             gradient = torch.cat([value.flatten() for value in gradients])
         else:
@@ -112,7 +110,8 @@ class Soap(Optimizer):
             updates = [part.view_as(p) for part, p in zip(update.split([p.numel() for p in stack]), stack, strict=True)]
         else:
             updates = [part.view_as(p) for part, p in zip(update, stack, strict=True)]
-        torch._foreach_add_(list[Tensor](stack), updates)
+        for parameter, part in zip(stack, updates, strict=True):
+            parameter.add_(part)
         state["count"] += 1
         for mode in bases:
             state[mode].lerp_(_covariance(gradient, mode), (1 - self.betas[1]) * ok)

@@ -145,7 +145,7 @@ class TrainingModule(pl.LightningModule):
         """What is minimised, for crops ``[B, 3, H, W]`` with a seed of the noise each; its two parts beside it."""
         x = x.contiguous(memory_format=torch.channels_last)
         noise = Noise(seeds, x.device)
-        objective, weight = self.objective, torch.ones((), device=x.device)
+        objective, weight = self.objective, x.new_ones(len(x))
         if self.codec.variable_rate:
             lmbda = lmbdas_of(seeds, *self.lmbdas).to(x.device)
             objective, weight = Objective(lmbda), loss_weight(lmbda)

@@ -13,7 +13,7 @@ from sga.codecs.variable_rate_scale_hyperprior import REFERENCE_LMBDA
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 LOSS_SLOPE = 0.45
-"""d log(R-D loss) / d log(lambda) of CompressAI's eight published hyperpriors on Kodak: 0.34 at lambda 0.0018, 2.69 at 0.18."""
+"""d log(R-D loss) / d log(lambda) of CompressAI's published hyperpriors on Kodak: 0.34 at lambda 0.0018, 2.69 at 0.18."""
 
 
 def lmbdas_of(numbers: Sequence[int], least: float, greatest: float) -> Tensor:

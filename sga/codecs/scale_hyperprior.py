@@ -46,9 +46,9 @@ class ScaleHyperpriorCodec(Codec):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> ScaleHyperpriorCodec | None:
-        if not {"g_a.6.weight", "h_a.4.weight", "h_s.4.weight"} <= state.keys() or not state.keys().isdisjoint(
-            {"context_prediction.weight", "Gain"}
-        ):
+        if not {"g_a.6.weight", "h_a.4.weight", "h_s.4.weight"} <= state.keys():
+            return None
+        if not state.keys().isdisjoint({"context_prediction.weight", "Gain"}):  # of a context model, or of variable rate
             return None
         M, N = state["g_a.6.weight"].shape[:2]
         # Models with and without means have the same names.

@@ -23,7 +23,7 @@ LOWEST_SCALE = 0.11
 
 
 class VariableRateScaleHyperpriorCodec(ScaleHyperpriorCodec):
-    """Adapter of CompressAI's ``ScaleHyperpriorVbr``; y times a gain, the inverse of the quantiser's step, is rounded about 0.
+    """Adapter of CompressAI's ``ScaleHyperpriorVbr``; y is multiplied by a gain, the inverse of the quantiser's step, and rounded.
 
     ::
 
@@ -73,7 +73,7 @@ class VariableRateScaleHyperpriorCodec(ScaleHyperpriorCodec):
         return self.net.lmbda[0], self.net.lmbda[-1]
 
     def gain_for(self, lmbda: float | Tensor) -> Tensor:
-        """See the base class: log(gain) is linear in log(lambda) between CompressAI's levels, and constant beyond them."""
+        """See the base class; log(gain) is linear in log(lambda) between CompressAI's eight levels, and constant beyond them."""
         device = self.device
         levels = torch.tensor(self.net.lmbda, device=device).log()
         value = torch.as_tensor(lmbda, dtype=torch.float32, device=device).reshape(-1).log().clamp(levels[0], levels[-1])
@@ -136,14 +136,11 @@ class VariableRateScaleHyperpriorCodec(ScaleHyperpriorCodec):
 
     def shared_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Of a scale hyperprior with the same N and at most as many channels of y: all of it; new channels stay as they are."""
-        own, shared = dict(self.net.named_parameters()), {}
+        own, shared = dict(self.net.named_parameters()), dict(state)
         for name, value in state.items():
-            if (
-                name in own
-                and own[name].ndim == value.ndim
-                and all(a >= b for a, b in zip(own[name].shape, value.shape, strict=True))
-            ):
-                padded = own[name].detach().clone()
+            shape = own[name].shape if name in own else value.shape
+            if len(shape) == value.ndim and all(side >= known for side, known in zip(shape, value.shape, strict=True)):
+                padded = own[name].detach().clone() if name in own else value.clone()
                 padded[tuple(slice(side) for side in value.shape)] = value
                 shared[name] = padded
         return shared
