@@ -119,9 +119,9 @@ class VariableRateScaleHyperpriorCodec(ScaleHyperpriorCodec):
 
     @torch.no_grad()
     def decode_latents(self, strings: Sequence[bytes], height: int, width: int, gain: float | None = None) -> Quantised:
+        y_hat = super().decode(strings, height, width, gain)
         if gain is None:
             raise ValueError("it has no gain")
-        y_hat = super().decode(strings, height, width, gain)
         z_hat = self._decode_z(strings[1], height, width).float().to(self.device)
         predicted = self.net.h_s(z_hat).float() * gain
         adaptations = (self._read_adaptation(strings[2:], predicted),)
