@@ -90,7 +90,11 @@ def test_forged_files_are_refused_before_memory_is_taken() -> None:
     for data, why in (
         (forged(65535, 65535), "absurd size"),
         (forged(0, 5), "absurd size"),
-        (forged(8, 8, version=3), "version 3"),
+        (forged(8, 8, version=4), "version 4"),
+        (forged(8, 8, version=3, payload=b"\x01"), "gain is missing"),
+        (forged(8, 8, version=3, payload=b"\x00\x00\x01zy"), "a gain of 0"),
+        (forged(8, 8, version=3, payload=b"\x00\x7c\x01zy"), "a gain of inf"),
+        (forged(8, 8, version=3, payload=b"\x00\xbc\x01zy"), "a gain of -1"),
         (forged(8, 8, payload=b"\x05zy"), "behind the end"),
         (forged(8, 8, payload=b"\x80"), "length is missing"),
     ):
