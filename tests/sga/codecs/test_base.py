@@ -6,13 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from sga.codecs import Codec, ContextModelCodec, ScaleHyperpriorCodec
+from sga.codecs import Codec, ContextModelCodec, Quantised, ScaleHyperpriorCodec
 from sga.images import pad, to_float
 from sga.refinement.rounding import hard_round
 from tests.conftest import random_codec, random_image
 
 
-@pytest.mark.parametrize("adapter", [adapter for adapter in Codec.adapters() if not issubclass(adapter, ContextModelCodec)])
+def gain_of(quantised: Quantised) -> float | None:
+    return None if quantised.gain is None else float(quantised.gain)
+
+
+@pytest.mark.parametrize(
+    "adapter", [adapter for adapter in Codec.adapters() if not (issubclass(adapter, ContextModelCodec) or adapter.variable_rate)]
+)
 def test_bits_are_those_of_compressai(adapter: type[Codec]) -> None:
     codec, x = random_codec(adapter), random_image()
     quantised = codec.quantise(codec.analyse(x), hard_round, hard_round)
@@ -34,7 +40,8 @@ def test_a_codec_says_its_sizes_and_has_its_transforms(any_codec: Codec) -> None
     assert found == {name: value.shape for name, value in any_codec.net.named_parameters()}
     inside = {id(parameter) for transform in any_codec.transforms for parameter in transform.parameters()}
     without = {name.partition(".")[0] for name, parameter in any_codec.net.named_parameters() if id(parameter) not in inside}
-    assert without <= {"entropy_bottleneck", "context_prediction", "entropy_parameters"}
+    rates = {"Gain", "QuantABCD"} if any_codec.variable_rate else set()
+    assert without <= {"entropy_bottleneck", "context_prediction", "entropy_parameters", *rates}
     assert any_codec.net.g_a in any_codec.transforms and any_codec.net.g_s in any_codec.transforms
 
 
@@ -77,8 +84,8 @@ def test_bits_of_a_batch_are_those_of_its_images(any_codec: Codec) -> None:
 def test_strings_decode_to_the_latents(any_codec: Codec) -> None:
     quantised = any_codec.quantise(any_codec.analyse(random_image(192, 64) * 3), hard_round, hard_round)
     assert quantised.y_hat.abs().max() >= 1
-    decoded = any_codec.decode(any_codec.encode(quantised), 192, 64)
-    torch.testing.assert_close(decoded, quantised.y_hat, atol=1e-5, rtol=0)
+    decoded = any_codec.decode(any_codec.encode(quantised), 192, 64, gain_of(quantised))
+    torch.testing.assert_close(decoded, any_codec.dequantise(quantised), atol=1e-5, rtol=0)
 
 
 def test_strings_decode_through_compressai_itself(any_codec: Codec, photograph: Tensor) -> None:
@@ -90,10 +97,13 @@ def test_strings_decode_through_compressai_itself(any_codec: Codec, photograph: 
     # The coder's indexes are computed in float64 here, so that they are the same on every machine.
     torch.set_default_dtype(torch.float64)  # CompressAI's serial decoder begins with zeros of it
     try:
-        decoded = net.double().decompress(strings, shape)["x_hat"]
+        if any_codec.variable_rate:
+            decoded = net.double().decompress(strings, shape, inputscale=torch.tensor(gain_of(quantised)))["x_hat"]
+        else:
+            decoded = net.double().decompress(strings, shape)["x_hat"]
     finally:
         torch.set_default_dtype(torch.float32)
-    expected = any_codec.synthesise(quantised.y_hat).clamp(0, 1)
+    expected = any_codec.synthesise(any_codec.dequantise(quantised)).clamp(0, 1)
     torch.testing.assert_close(decoded.float(), expected, atol=1e-4, rtol=0)
 
 

@@ -44,7 +44,8 @@ def random_rounding(value: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def problem(codec: Codec, x: Tensor, y: Tensor, sizes: list[tuple[int, int]] | None = None) -> Problem:
-    return Problem(codec, x, y, OBJECTIVE, TruePixels.of(x, sizes), Noise(range(len(x))))
+    start = replace(codec.quantise(codec.analyse(x), hard_round, hard_round), y_hat=y)
+    return Problem(codec, x, start, OBJECTIVE, TruePixels.of(x, sizes), Noise(range(len(x))))
 
 
 def at_work(codec: Codec, x: Tensor, y: Tensor, sizes: list[tuple[int, int]] | None = None, probes: int = 16) -> Relaxation:
@@ -102,8 +103,8 @@ def stepped(work: Relaxation, x: Tensor, latents: Latents, learning_rate: float)
     """y after a step of gradient descent."""
     y = latents.y.clone().requires_grad_()
     optimizer = torch.optim.SGD([y], lr=learning_rate)
-    loss_of(work, x, Latents(y, latents.z)).backward()
-    work.step(Latents(y, latents.z), optimizer)
+    loss_of(work, x, replace(latents, y=y)).backward()
+    work.step(replace(latents, y=y), optimizer)
     return y.detach()
 
 

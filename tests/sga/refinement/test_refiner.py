@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def test_baselines_lower_the_true_loss(rounding: Rounding, embedded: LoadedCodec
 
 
 def test_best_is_the_least_of_the_evaluations_and_last_the_last(embedded: LoadedCodec, crops: Tensor) -> None:
-    wild = {"learning_rate": 2.0, "learning_rate_z": 2.0}  # makes everything worse
+    wild: dict[str, Any] = {"learning_rate": 2.0, "learning_rate_z": 2.0}  # makes everything worse
     best = run(embedded, crops, **wild)
     torch.testing.assert_close(best.refined_loss, best.evaluations[:, 0].min(0).values)
     assert best.best_step.tolist() == [0, 0]

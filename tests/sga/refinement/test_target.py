@@ -65,7 +65,7 @@ def test_a_fixed_lambda_ranks_by_the_loss_or_by_the_step() -> None:
 
 def test_a_fixed_lambda_stays_whatever_is_found() -> None:
     for select in ("best", "last"):
-        controller = FixedLambda(OBJECTIVE, select)  # type: ignore[arg-type]
+        controller = FixedLambda(OBJECTIVE, select)
         for progress in (0.0, 0.5, 1.0):
             assert controller.observe(hard_evaluation(1.0, 5.0), progress) is controller.objective is OBJECTIVE
 
