@@ -1,4 +1,4 @@
-"""One file: ``python codec.py encode photo.png -o photo.sga``, ``decode photo.sga -o photo.png``, ``info photo.sga``."""
+"""Commands for a file: ``python codec.py encode photo.png -o photo.sga``, ``decode photo.sga -o photo.png``, ``info photo.sga``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sga import commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command of ``sga`` on one file."""
+    """Runs a command of ``sga`` on one file; ``arguments`` are by default those of the process."""
     return commands.main(arguments, prog="codec.py", jobs={})
 
 

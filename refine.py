@@ -1,6 +1,6 @@
 """Refines images and writes bitstreams: ``python refine.py --config fast --data.root DIR --output RUN``.
 
-``--config`` is a name of ``configs/refine`` or the path of a file; without it, it is ``balanced``.
+``--config`` is a name of ``configs/refine`` or the path of a file (default: ``balanced``).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from sga.cli import INTERRUPTED, TERMINATED, errors_in_one_line, fail
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the command (``args``: of it, by default the process's).
+    """Runs the command; ``args`` are by default those of the process.
 
     Returns 0; ends the program with 1 where an image of this process's share is not finished or missed its target.
     """
-    torch.backends.cudnn.allow_tf32 = False  # "fp32" below means it
-    torch.backends.cudnn.deterministic = True  # --seed repeats a run
+    torch.backends.cudnn.allow_tf32 = False  # files are coded in full fp32
+    torch.backends.cudnn.deterministic = True  # the same --seed gives the same files
     with errors_in_one_line(MisconfigurationException):
         cli = RefinementCLI(sys.argv[1:] if args is None else args)
         job = cli.job()
@@ -47,8 +47,8 @@ def main(args: list[str] | None = None) -> int:
 
 
 def refine(cli: RefinementCLI, job: Job) -> int | None:
-    """Refines what is left of a job; the exit code of the signal that ended it early, else ``None``."""
-    writers = [RefinementCurves(job.output), ResultWriter(job.output, job.fingerprint)]  # the mark of a finished image last
+    """Refines the unfinished images of a job; returns the exit code of the signal that ended it early, else ``None``."""
+    writers = [RefinementCurves(job.output), ResultWriter(job.output, job.fingerprint)]  # last: it marks an image as finished
     cli.trainer.callbacks += [RefinementProgress(), *writers, EndOnSigterm()]  # type: ignore[attr-defined]
     try:
         cli.trainer.predict(cli.model, datamodule=cli.datamodule, return_predictions=False)

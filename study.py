@@ -1,17 +1,17 @@
 """Refines a set of images in many ways: ``python study.py --config configs/studies/X.yaml --data.root DIR --output STUDY``.
 
-The file lists runs of ``refine.py`` by name; each leaves its folder ``STUDY/NAME``, with all that a run of that command leaves::
+The file lists runs of ``refine.py`` by name; each writes into the folder ``STUDY/NAME``, as that command does::
 
     common: {model.steps: 500}          # options of every run
     runs:
       sga: {config: sga}                # a file of configs/refine, or the path of one
       linear_0.4: {config: linear, model.temperature.init_args.tau_max: 0.4}
 
-Other options of ``refine.py`` on the command line go to every run and come last: ``--data.limit 2 --model.steps 20`` tries a study
-out. Before the first run starts, the options of all are checked and their models built; ``--dry-run`` does that and prints the
-commands.
+Other options of ``refine.py`` on the command line apply to every run and override the file: ``--data.limit 2 --model.steps 20``
+tries a study out. Before the first run starts, the options of all runs are checked and their models are built; ``--dry-run`` stops
+after that and prints the commands.
 
-Running it again does what is left, image by image. A run that fails is named at the end and the others go on. Several processes
+Running it again refines the unfinished images. A run that fails is named at the end, and the others continue. Several processes
 share the images with ``--data.shard I/N`` (``srun`` does so by itself); each process uses one device.
 """
 
@@ -32,7 +32,7 @@ from sga.cli import INTERRUPTED, TERMINATED, errors_in_one_line
 
 
 def run(planned: PlannedRun) -> bool:
-    """Refines what is left of a run; False where an image failed or the run could not start.
+    """Whether a run is finished, after refining its unfinished images; ``False`` where an image failed or the run could not start.
 
     Raises:
         SystemExit: A signal stopped it.
@@ -43,7 +43,7 @@ def run(planned: PlannedRun) -> bool:
         if stop.code in (INTERRUPTED, TERMINATED):
             raise
         return not stop.code
-    except Exception:  # one run's trouble must not end a study of days
+    except Exception:  # a run that fails must not end a study of days
         traceback.print_exc()
         return False
 
@@ -63,7 +63,7 @@ def main(args: list[str] | None = None) -> int:
         for number, planned in enumerate(plan, 1):
             print(f"[{number}/{len(plan)}] {planned.command}")
         work = sum(planned.steps * planned.images for planned in plan)
-        print(f"{len(plan)} runs, {sum(planned.steps for planned in plan)} steps an image, {work} image-steps")
+        print(f"{len(plan)} runs, {sum(planned.steps for planned in plan)} steps per image, {work} image-steps")
         return 0 if options.dry_run else _run_all(plan, output)
 
 

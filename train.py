@@ -20,7 +20,7 @@ from sga.memory import keep_freed_memory
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the command (``args``: of it, by default the process's)."""
+    """Runs the command; ``args`` are by default those of the process."""
     with errors_in_one_line(MisconfigurationException):
         keep_freed_memory()
         try:

@@ -1,1 +1,1 @@
-"""Speed, each against a named rival in the same process."""
+"""Benchmarks of speed, and a comparison of the results of two commits."""

@@ -1,8 +1,8 @@
-"""How long a command takes from nothing: ``python benchmarks/cold_start.py --runs 5``.
+"""Start-up time of the commands: ``python benchmarks/cold_start.py --runs 5``.
 
-Every run is a process of its own, after one that is not counted (it fills the file system's cache). Other work on the machine
-counts in full for the wall time and little for the CPU time, which is user and system time. ``import torch`` and
-``import compressai`` are there to compare with. What each module takes: ``python -X importtime -m sga decode FILE -o OUT``.
+Every run is a process of its own, after one that does not count (it fills the file system's cache). Other work on the machine
+affects the wall time fully, and the CPU time (user and system) little. ``import torch`` and ``import compressai`` are measured for
+comparison. For the time of each module: ``python -X importtime -m sga decode FILE -o OUT``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from skimage import data as samples
 
 ROOT = Path(__file__).parents[1]
 SIZE = 64
-"""Sides of the picture that is encoded and decoded, in pixels."""
+"""Side in pixels of the square picture that is encoded and decoded."""
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
-    """What is measured, with a file and a picture in ``folder``."""
+    """Arguments of Python for each measured command, by name; their file and picture are in ``folder``."""
     encoded, picture = str(folder / "photo.sga"), str(folder / "photo.png")
     return {
         "import sga": ["-c", "import sga"],
@@ -39,7 +39,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
 
 
 def measured(arguments: list[str]) -> tuple[float, float]:
-    """Wall and CPU seconds of one process."""
+    """Wall time and CPU time of one process in seconds."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)

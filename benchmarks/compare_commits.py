@@ -1,20 +1,20 @@
-"""Proves that a redesign changed nothing: ``python benchmarks/compare_commits.py OLD NEW --assert-equal``.
+"""Checks that a redesign changed no result: ``python benchmarks/compare_commits.py OLD NEW --assert-equal``.
 
 Runs the same commands (``refine.py``, ``codec.py``, ``train.py``) in a worktree of each commit, with one interpreter, and compares
-what they write: files of images byte for byte, tables, curves, pictures, weights. ``.`` stands for the working tree as it is. A
-folder that ``--record`` or ``--keep`` has left stands for the commit that it was made of, which need not run again; the other side
-then runs the commands that the folder names::
+the files that they write: coded images byte for byte, tables, curves, pictures, weights. ``.`` is the working tree as it is. A
+folder that ``--record`` or ``--keep`` has left can take the place of its commit, which then does not run again; the other side
+runs the commands that the folder names::
 
     python benchmarks/compare_commits.py OLD --record FOLDER
     python benchmarks/compare_commits.py FOLDER . --assert-equal --only 'refine_*'
 
-Both sides read the same pictures and the same checkpoints of small codecs, which OLD's ``train.py`` has made. A line is a case.
-Not compared: times, memory, paths, names of classes. A column of a table that one side alone has is named at the end and is no
-difference; neither is a curve or file that is new. A recording holds for the machine and the torch that made it.
+Both sides read the same pictures and the same checkpoints of small codecs, which OLD's ``train.py`` makes. A case is a line of the
+output. Times, memory, paths and names of classes are not compared. A column of a table that only one side has is listed at the end
+and is not a difference; neither is a new curve or file. A recording is valid for the machine and the torch that made it.
 
-One difference is allowed, that of the rule by which an image's noise is seeded: once ``zlib.crc32`` of seed and name in
-``refine.py`` and the seed itself in ``codec.py``, then ``sga.photograph.seed_of`` in both. Unless ``--own-seeds`` is given, the
-commands start through :data:`benchmarks.compared_runs.SEEDED`, which puts one constant in place of either rule.
+The rule that seeds an image's noise may differ: it was ``zlib.crc32`` of seed and name in ``refine.py`` and the seed itself in
+``codec.py``, and is now ``sga.photograph.seed_of`` in both. Unless ``--own-seeds`` is given, the commands start through
+:data:`benchmarks.compared_runs.SEEDED`, which replaces either rule by one constant.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ RECORDING = "recording.json"
 
 @dataclass(frozen=True)
 class Side:
-    """What the commands of a commit wrote, and where.
+    """Output of the commands of one commit.
 
     Attributes:
-        folder: A folder for each case in it.
-        shared: The pictures and checkpoints that they read.
-        cases: Those that ran.
-        own_seeds: Whether each image had the seed of the commit's own rule.
+        folder: Folder that has a folder per case.
+        shared: Folder of the pictures and checkpoints that the commands read.
+        cases: Cases that ran.
+        own_seeds: Whether images were seeded by the commit's own rule.
     """
 
     folder: Path
@@ -60,7 +60,7 @@ class Side:
 
     @classmethod
     def recorded(cls, folder: Path) -> Side:
-        """What a recording holds; says where another torch made it."""
+        """The side of a recording; prints a note if another version of torch made it."""
         content: dict[str, Any] = json.loads((folder / RECORDING).read_text())
         if content["torch"] != torch.__version__:
             print(f"note: {folder} was made with torch {content['torch']}, this is {torch.__version__}", file=sys.stderr)
@@ -68,19 +68,19 @@ class Side:
         return cls(folder, folder / "shared", cases, content["own_seeds"])
 
     def save(self, commit: str) -> None:
-        """Makes a recording of the folder."""
+        """Makes the folder a recording of a commit."""
         content = {"commit": commit, "torch": torch.__version__, "own_seeds": self.own_seeds}
         (self.folder / RECORDING).write_text(json.dumps({**content, "cases": [asdict(case) for case in self.cases]}, indent=2))
 
     def failure(self, case: str) -> str | None:
-        """Why a case ended early, if it did."""
+        """Reason why a case failed; ``None`` where it did not."""
         path = self.folder / case / FAILED
         return path.read_text() if path.is_file() else None
 
 
 @contextmanager
 def tree_of(commit: str) -> Iterator[Path]:
-    """A worktree of a commit for as long as it is needed; for ``.`` the working tree."""
+    """Context with a temporary worktree of a commit; for ``.`` the working tree itself."""
     root = Path(git("rev-parse", "--show-toplevel"))
     if commit == ".":
         yield root
@@ -95,12 +95,12 @@ def tree_of(commit: str) -> Iterator[Path]:
 
 
 def git(*words: str) -> str:
-    """What a command of git prints."""
+    """Output of a git command, stripped."""
     return subprocess.run(["git", *words], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def run_side(commit: str, folder: Path, old: Side | None, args: argparse.Namespace) -> Side:
-    """Runs a commit: the cases of ``old`` with its pictures and checkpoints, or all, with pictures and checkpoints made first."""
+    """The side of a commit, after running it: with the cases and checkpoints of ``old``, or with all cases where it is ``None``."""
     shared = folder / "shared" if old is None else old.shared
     sha = git("rev-parse", "HEAD" if commit == "." else f"{commit}^{{commit}}") + (" and changes" if commit == "." else "")
     with tree_of(commit) as tree:
@@ -130,7 +130,7 @@ def refinements(tree: Path) -> list[str]:
 
 
 def compare_case(case: str, old: Side, new: Side) -> Comparison:
-    """Compares what both sides wrote; one that failed, or two that wrote nothing, are a difference."""
+    """Comparison of the output of a case on both sides; a failure, or no output at all, is a difference."""
     if case not in {one.name for one in new.cases}:
         return Comparison(differences=["not run on the new side"])
     failures = {name: side.failure(case) for name, side in (("old", old), ("new", new))}
@@ -143,7 +143,7 @@ def compare_case(case: str, old: Side, new: Side) -> Comparison:
 
 
 def report(old: Side, new: Side, only: str) -> bool:
-    """Prints a line a case, and what one side alone has; whether all are equal."""
+    """Whether all cases are equal; prints a line per case, and the items that only one side has."""
     comparisons = {case.name: compare_case(case.name, old, new) for case in old.cases if fnmatch(case.name, only)}
     if not comparisons:
         raise SystemExit(f"no case is named {only}")
@@ -161,7 +161,7 @@ def report(old: Side, new: Side, only: str) -> bool:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", help="a commit, '.', or a folder of --record or --keep")
     parser.add_argument("new", nargs="?", help="a commit, '.', or such a folder")
@@ -170,8 +170,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave what the sides write in old/ and new/ of it")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="cases to run, such as 'refine_*'")
     parser.add_argument("--jobs", type=int, default=2, help="commands at a time, of one thread each (default: 2)")
-    parser.add_argument("--timeout", type=int, default=300, help="seconds for a command (default: 300)")
-    parser.add_argument("--own-seeds", action="store_true", help="leave each side its own rule of the seeds")
+    parser.add_argument("--timeout", type=int, default=300, help="longest time per command in seconds (default: 300)")
+    parser.add_argument("--own-seeds", action="store_true", help="keep each side's own rule of the seeds")
     args = parser.parse_args()
     if (args.new is None) == (args.record is None):
         parser.error("give either NEW or --record")
@@ -182,7 +182,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Runs and compares."""
+    """Runs the command; 1 where ``--assert-equal`` is given and results differ, or a recorded case failed."""
     args = parse()
 
     def side(name: str, folder: Path, old: Side | None = None) -> Side:

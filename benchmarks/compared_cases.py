@@ -1,4 +1,4 @@
-"""What ``compare_commits.py`` runs: commands that take seconds, by name, and the pictures and checkpoints that they share."""
+"""Cases of ``compare_commits.py``: commands that take seconds, and the pictures and checkpoints that they share."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 OUT, SHARED = "@OUT", "@SHARED"
-"""Stand in a command for the folder of its case and for that of what all cases read."""
+"""Placeholders in a command: the folder of its case, and the folder of the files that all cases read."""
 
 SEED = 4711
-"""Of every image's noise, on either side."""
+"""Seed of every image's noise, on both sides."""
 
 PICTURES = {
     "odd/astronaut": ("astronaut.png", (180, 60, 277, 135)),
@@ -23,11 +23,11 @@ PICTURES = {
     "same/rocket": ("rocket.jpg", (270, 200, 380, 320)),
     "large/face": ("astronaut.png", (150, 20, 326, 212)),
 }
-"""Folder and name: photograph of scikit-image, and left, upper, right and lower of its crop. ``odd`` has two padded sizes, ``same``
-one; ``large`` is large enough for MS-SSIM, and no other is."""
+"""Photograph of scikit-image, and left, upper, right and lower pixel of its crop, by folder and name of the picture. Pictures of
+``odd`` have two padded sizes, those of ``same`` one; only the one of ``large`` is large enough for MS-SSIM."""
 
 PHOTOGRAPHS = ("chelsea.png", "rocket.jpg")
-"""To train with; one is a JPEG file, which training reduces before it crops."""
+"""Training images; one is a JPEG file, which training reduces before it crops."""
 
 CHECKPOINTS = "checkpoints"
 EMBEDDED = "scale_hyperprior_mse_lmbda0.013"
@@ -38,17 +38,17 @@ CODECS: dict[str, tuple[str, ...]] = {
     "cheng2020_anchor": ("cheng2020_anchor", SIZES[0]),
     "cheng2020_attention": ("cheng2020_attention", SIZES[0]),
 }
-"""Codecs without a shipped checkpoint: file of ``configs/train``, and options."""
+"""Codecs without a shipped checkpoint: name of a file of ``configs/train``, and options, by the name of the case."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Commands that write into one folder, run one after the other.
+    """Commands that run one after the other and write into one folder.
 
     Attributes:
-        name: Of the case and of its folder.
-        commands: The words of each: a script of the tree and its arguments; ``> FILE`` at the end keeps what it prints.
-        needs: The case whose checkpoint it reads.
+        name: Name of the case and of its folder.
+        commands: Words of each command: a script of the tree and its arguments; ``> FILE`` at the end keeps its output.
+        needs: Name of the case whose checkpoint it reads, if any.
     """
 
     name: str
@@ -57,17 +57,17 @@ class Case:
 
 
 def all_cases(configs: Iterable[str], own_seeds: bool) -> list[Case]:
-    """Every case.
+    """All cases.
 
     Args:
         configs: Names of the files of ``configs/refine``.
-        own_seeds: Leave the seed of ``codec.py`` to it.
+        own_seeds: Whether ``codec.py`` keeps its default seed instead of :data:`SEED`.
     """
     return [*training_cases(), *refinement_cases(configs), *codec_command_cases(() if own_seeds else (f"--seed={SEED}",))]
 
 
 def refinement_cases(configs: Iterable[str]) -> Iterator[Case]:
-    """Of ``refine.py``: each configuration, each kind of checkpoint, and the options."""
+    """Cases of ``refine.py``: each configuration, each kind of checkpoint, and the options."""
     for config in configs:
         yield Case(f"refine_{config}", (_refine(config=config),))
     yield Case("refine_bf16", (_refine(precision="bf16"),))
@@ -82,13 +82,13 @@ def refinement_cases(configs: Iterable[str]) -> Iterator[Case]:
     yield Case("refine_factorised", (_refine(_shipped("factorised_prior_mse_lmbda0.013")),))
     yield Case("refine_ms_ssim", (_refine(_shipped("scale_hyperprior_ms_ssim_lmbda16.64"), pictures="large"),))
     for codec in CODECS:
-        # The last latents: of a model that has learned nothing, the encoder's are often the best.
+        # The last latents, since the encoder's own are often the best under a model that has learned nothing.
         words = _refine(f"--model.checkpoint={_trained(codec)}", "--model.select=last")
         yield Case(f"refine_{codec}", (words,), needs=f"train_{codec}")
 
 
 def codec_command_cases(seed: tuple[str, ...]) -> Iterator[Case]:
-    """Of ``codec.py``."""
+    """Cases of ``codec.py``."""
     picture, file = f"{SHARED}/pictures/odd/astronaut.png", f"{OUT}/photograph.bin"
     encode = ("codec.py", "encode", picture, "-o", file, "--preset", "fast", "--steps", "5", *seed)
     decode = ("codec.py", "decode", file, "-o", f"{OUT}/photograph.png")
@@ -102,7 +102,7 @@ def codec_command_cases(seed: tuple[str, ...]) -> Iterator[Case]:
 
 
 def training_cases() -> Iterator[Case]:
-    """Of ``train.py``; two steps each."""
+    """Cases of ``train.py``; two steps each."""
     valid = f"--data.valid={SHARED}/pictures"
     scale = ("scale_hyperprior", *SIZES)
     for codec, words in CODECS.items():
@@ -120,7 +120,7 @@ def training_cases() -> Iterator[Case]:
 
 
 def make_shared(folder: Path) -> None:
-    """Writes the pictures and photographs, the same at every call, from the photographs that scikit-image installs."""
+    """Writes the pictures and training images, always the same, from the photographs that scikit-image installs."""
     import skimage.data
     from PIL import Image
 
@@ -136,7 +136,7 @@ def make_shared(folder: Path) -> None:
 
 
 def enliven(trained: Path, target: Path) -> None:
-    """Copies a Lightning checkpoint with larger weights: after two steps of training all latents would be rounded to 0.
+    """Copies a Lightning checkpoint with larger weights; without them, all latents of so short a training would round to 0.
 
     The last convolution of the analysis, that of the hyper analysis and the context model get larger weights, and the medians of
     z are spread, so that symbols, means and tables differ from position to position.

@@ -1,4 +1,4 @@
-"""What ``compare_commits.py`` reads from the files of a case, and how two of these compare: to the bit."""
+"""Values that ``compare_commits.py`` reads from the files of a case, and their bitwise comparison."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from PIL import Image
 from torch import Tensor
 
 Facts = dict[str, dict[str, Any]]
-"""File, item of it, value: a tensor, bytes, or what ``repr`` tells apart."""
+"""Values by file and item: a tensor, bytes, or an object that ``repr`` distinguishes."""
 
 OF_THE_MACHINE = re.compile(r"seconds|throughput|memory|(^|[/_])time")
-"""Columns and curves that no two runs share."""
+"""Pattern of the columns and curves that differ from run to run."""
 
 OF_THE_PLACE = {"fingerprint", "checkpoint"}
-"""Entries of JSON files that depend on paths, or on the names of classes."""
+"""Entries of JSON files that depend on paths or on the names of classes."""
 
 TABLES = (".csv", ".json")
-"""In these, an item that one side alone has is no difference: columns come and go."""
+"""Endings of files in which an item that only one side has is not a difference: columns come and go."""
 
 WEIGHTS = ("state_dict", "current_model_state", "optimizer_states", "global_step")
-"""What is compared of a Lightning checkpoint; the rest names paths and classes."""
+"""Entries of a Lightning checkpoint that are compared; the others depend on paths and on names of classes."""
 
 
 @dataclass
 class Comparison:
-    """Of one case.
+    """Comparison of the two outputs of a case.
 
     Attributes:
-        values: How many were compared.
-        differences: A line each.
-        one_sided: What one side alone has without being different: ``(side, kind of file, item)``.
+        values: Number of values that were compared.
+        differences: Description of each difference, in one line.
+        one_sided: Items that only one side has and that are not differences: ``(side, kind of file, item)``.
     """
 
     values: int = 0
@@ -48,7 +48,7 @@ class Comparison:
 
 
 def read_facts(folder: Path) -> Facts:
-    """Everything below the folder of a case that is compared."""
+    """All compared values in the files below the folder of a case."""
     facts: Facts = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -60,9 +60,9 @@ def read_facts(folder: Path) -> Facts:
 
 
 def compare_facts(old: Facts, new: Facts) -> Comparison:
-    """Compares the files of a case.
+    """Comparison of the files of a case.
 
-    A file or item that the new side lacks is a difference, but for items of :data:`TABLES`. What it has in addition is none.
+    A file or item that the new side lacks is a difference, except items of :data:`TABLES`. Additional ones are not.
     """
     comparison = Comparison()
     for file in sorted({*old, *new}):
@@ -89,7 +89,7 @@ def _compare_file(file: str, before: Mapping[str, Any], after: Mapping[str, Any]
 
 
 def equal(before: Any, after: Any) -> bool:
-    """To the bit; NaN equals itself."""
+    """Whether two values are equal bit by bit; NaN equals itself."""
     if isinstance(before, Tensor) and isinstance(after, Tensor):
         alike = before.dtype == after.dtype and before.shape == after.shape
         return alike and torch.equal(*(value.contiguous().reshape(-1).view(torch.uint8) for value in (before, after)))
@@ -97,7 +97,7 @@ def equal(before: Any, after: Any) -> bool:
 
 
 def describe(before: Any, after: Any) -> str:
-    """How two values differ, in some words."""
+    """Short description of how two values differ."""
     if isinstance(before, Tensor) and isinstance(after, Tensor):
         if before.dtype != after.dtype or before.shape != after.shape:
             return f"{before.dtype} {list(before.shape)} -> {after.dtype} {list(after.shape)}"
@@ -114,7 +114,7 @@ def describe(before: Any, after: Any) -> str:
 
 
 def _kind(file: str) -> str:
-    """A name for all files of its folder that are alike."""
+    """Kind of a file: one name for all similar files of its folder."""
     path = Path(file)
     if path.suffix == ".csv":
         return file
@@ -122,7 +122,7 @@ def _kind(file: str) -> str:
 
 
 def _rows(path: Path) -> dict[str, Any]:
-    """Each cell by its column and the image of its row, whatever the order of the columns."""
+    """Cells of a CSV by the column and the image of the row; the order of the columns does not matter."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     cells = {
@@ -135,13 +135,13 @@ def _rows(path: Path) -> dict[str, Any]:
 
 
 def _entries(path: Path) -> dict[str, Any]:
-    """Of a JSON file, by their paths in it."""
+    """Values of a JSON file by their paths in it, without those of the machine or of its folders."""
     entries = _leaves(json.loads(path.read_text()))
     return {name: value for name, value in entries if not OF_THE_MACHINE.search(name) and name not in OF_THE_PLACE}
 
 
 def _leaves(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """What nested mappings and lists hold, by their paths."""
+    """Values in nested mappings and lists, each with its path."""
     if isinstance(content, Mapping | list | tuple) and content:
         pairs = content.items() if isinstance(content, Mapping) else enumerate(content)
         for key, value in pairs:
@@ -158,7 +158,7 @@ def _number(text: str) -> float | str:
 
 
 def _curves(folder: Path) -> dict[str, Any]:
-    """Scalars, as (step, value), and pictures of the event files of a folder."""
+    """Scalars, as lists of (step, value), and pictures in the event files of a folder, by tag."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})

@@ -1,4 +1,4 @@
-"""Runs the cases of ``compare_commits.py`` in a tree, and leaves what they write in a folder for each."""
+"""Runs the cases of ``compare_commits.py`` in a tree; each writes into a folder of its own."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from benchmarks.compared_cases import OUT, SEED, SHARED, Case
 
 LOGS, FAILED = "logs", ".failed"
 TAIL = 600
-"""Characters of a failed command's standard error that are shown."""
+"""Number of characters of a failed command's standard error that are shown, the last ones."""
 
 LIBRARIES = (
     "compressai.zoo jsonargparse pytorch_lightning.cli pytorch_msssim skimage.data torch.utils.tensorboard torchmetrics torchvision"
 )
-"""What the commands import that is not the tree's: several seconds of each command."""
+"""Slow imports of the commands that are not of the tree; they would take several seconds per command."""
 
 STARTER = """
 import importlib, json, os, runpy, signal, sys
@@ -46,14 +46,14 @@ if task["seed"] is not None:
     exec(task["seeded"])
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-"""Runs commands, each in a fork of a process that has imported :data:`LIBRARIES` and nothing of the tree, its working directory."""
+"""Script that runs each command in a fork of a process that has imported :data:`LIBRARIES` but nothing of the tree."""
 
 SEEDED = """
 from pathlib import Path
 from types import SimpleNamespace
 
 seed, found = task["seed"], False
-# Files of this folder: an installed package of the same name may be another commit's.
+# Only files of the tree itself: an installed package of the same name may be of another commit.
 if Path("lightning_modules/refinement_module.py").is_file():
     import lightning_modules.refinement_module as old
     if hasattr(old, "zlib"):
@@ -62,7 +62,7 @@ if Path("lightning_modules/refinement_module.py").is_file():
 if Path("sga/photograph.py").is_file():
     import sga.photograph
     rule = getattr(sga.photograph, "seed_of", None)
-    # Also where it has been imported by name already.
+    # Also in modules that have imported it by name already.
     for module in list(sys.modules.values()) if rule is not None else []:
         if getattr(module, "__dict__", {}).get("seed_of") is rule:
             module.seed_of = lambda *_, **__: seed
@@ -70,7 +70,7 @@ if Path("sga/photograph.py").is_file():
 if not found:
     sys.exit("compare_commits.py knows neither rule of the seeds in this tree")
 """
-"""Puts one constant in place of the tree's rule of the seeds; ``codec.py`` under the old rule has it from its own ``--seed``."""
+"""Code that replaces the tree's rule of the seeds by one constant; under the old rule, ``codec.py`` gets it by ``--seed``."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ class Runner:
     """Runs cases in a tree.
 
     Attributes:
-        tree: The working directory of the commands.
-        folder: Gets a folder for each case, and the logs.
-        shared: The pictures and checkpoints that cases read.
-        jobs: Commands at a time.
-        timeout: Seconds for a command.
-        own_seeds: Leave the tree its own rule of the seeds.
+        tree: Working directory of the commands.
+        folder: Folder for the logs and for a folder per case.
+        shared: Folder of the pictures and checkpoints that cases read.
+        jobs: Number of commands at a time.
+        timeout: Longest time per command in seconds.
+        own_seeds: Whether the tree keeps its own rule of the seeds.
     """
 
     tree: Path
@@ -94,7 +94,7 @@ class Runner:
     own_seeds: bool
 
     def run(self, cases: Sequence[Case]) -> None:
-        """Runs cases; the folder of one that fails has the reason in the file :data:`FAILED`."""
+        """Runs cases; the reason of a failure is in the file :data:`FAILED` of the case's folder."""
         (self.folder / LOGS).mkdir(parents=True, exist_ok=True)
         left = iter(cases)
         lock = Lock()
@@ -113,7 +113,7 @@ class Runner:
                 worker.result()
 
     def _starter(self) -> subprocess.Popen[str]:
-        # Sums of one thread have one order.
+        # One thread, so that sums have a fixed order.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
         environment.pop("PYTHONPATH", None)  # the tree's own modules must win
         command = [sys.executable, "-W", "ignore", "-c", STARTER, LIBRARIES]
@@ -130,11 +130,11 @@ class Runner:
         print(f"{time.perf_counter() - began:6.1f} s  {case.name}{'  FAILED' if failure else ''}", file=sys.stderr)
 
     def _run_command(self, words: Sequence[str], output: Path, log: Path, starter: subprocess.Popen[str]) -> str | None:
-        """Why the command failed, or None."""
+        """Reason why the command failed, or ``None``."""
         words = [word.replace(OUT, str(output)).replace(SHARED, str(self.shared)) for word in words]
         kept = Path(words[-1]) if words[-2] == ">" else None
         words = words[:-2] if kept is not None else words
-        # Training has seeds of its own, which stay.
+        # Training keeps its own seeds.
         seed = None if self.own_seeds or words[0] == "train.py" else SEED
         stdout, stderr = (log.with_name(f"{log.name}.{stream}.txt") for stream in ("stdout", "stderr"))
         task = {"words": words, "seed": seed, "seeded": SEEDED, "timeout": self.timeout}

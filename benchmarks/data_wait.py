@@ -1,8 +1,8 @@
-"""The share of a training step that waits for data, in memory and from files: ``python benchmarks/data_wait.py --root DIR``.
+"""Share of a training step that waits for data, in memory and from files: ``python benchmarks/data_wait.py --root DIR``.
 
-Both train the scale hyperprior (N = 128, M = 192) through a Trainer, one after the other in one process. The wait is the time
-between the end of a step and the start of the next, which holds fetching, moving and making the batch and also what Lightning does
-between steps: an upper bound. The first steps, in which workers start, do not count.
+Both train the scale hyperprior (N = 128, M = 192) with a Trainer, one after the other in one process. The wait is the time from the
+end of a step to the start of the next. It includes fetching, moving and making the batch, and also Lightning's own work between
+steps, so it is an upper bound. The first steps, in which workers start, do not count.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from lightning_modules.training_module import TrainingModule
 from sga.codecs import ScaleHyperpriorCodec
 
 UNCOUNTED = 2
-"""First steps that are left out."""
+"""Number of first steps that do not count."""
 
 
 class Stopwatch(pl.Callback):
-    """When each step starts and ends.
+    """Callback that records the start and the end of each step in seconds.
 
-    On a GPU it waits for the step's kernels to end: otherwise the host runs ahead of them, and its wait is not the device's.
+    On a GPU it synchronises with the step's kernels: otherwise the host runs ahead, and its wait is not that of the device.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Stopwatch(pl.Callback):
 
 
 def measure(data: TrainingDataModule, steps: int, precision: Any) -> dict[str, float]:
-    """Mean seconds of a step with its wait, of the wait alone, and the share of the second in the first."""
+    """Mean time per step with its wait and mean wait per step, in seconds, and the share of the wait in [0, 1]."""
     stopwatch = Stopwatch()
     trainer = pl.Trainer(
         max_steps=UNCOUNTED + steps + 1,

@@ -1,10 +1,10 @@
-"""One refinement step here against the published code's loop, in one process on one image: ``python benchmarks/refine_speed.py``.
+"""Time per refinement step of this project and of the published code's loop, on one image: ``python benchmarks/refine_speed.py``.
 
-The rival is written from the description of the published SGA code: fp32, contiguous tensors, weights that require gradients, both
+The published loop is written from the description of the SGA code: fp32, contiguous tensors, weights that require gradients, both
 Gumbel variables drawn, and a hard evaluation with a second synthesis at every step. Both run the same codec with random weights
-(the arithmetic does not depend on them) on the same image; steps alternate in blocks, so that a machine whose speed drifts slows
-both. The rival runs with glibc's allocator as it is, as the published code does; how long it takes with the one of this project is
-printed beside it. The ratio is that of the medians; its spread is that of the ratios of neighbouring blocks.
+(the arithmetic does not depend on them) on the same image in one process. Blocks of steps alternate, so that a drift of the
+machine's speed affects both. The published loop runs with glibc's default allocator settings, as the published code does; its time
+with the settings of this project is printed too. The ratio is that of the medians; its range is that of neighbouring blocks.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LMBDA = 0.013
 
 
 class PublishedLoop:
-    """The published loop: one call of :meth:`step` is one step."""
+    """The published loop on one image; each call of :meth:`step` does one step."""
 
     def __init__(self, codec: ScaleHyperpriorCodec, x: Tensor) -> None:
         self.net, self.x = codec.net, x
@@ -74,13 +74,13 @@ class PublishedLoop:
 
 
 def measure(height: int, width: int, blocks: int, steps: int) -> dict[str, Any]:
-    """Seconds a step of both loops, and their ratio.
+    """Seconds per step of both loops, their ratio, and facts about the machine.
 
     Args:
-        height: Of the image in pixels.
-        width: Of the image in pixels.
-        blocks: Blocks of each loop, in turn.
-        steps: Of a block here; the rival's has a fifth, at least 2.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        blocks: Number of blocks of each loop, in turn.
+        steps: Steps per block of this project; a block of the published loop has a fifth of them, at least 2.
     """
     torch.manual_seed(0)
     ours, theirs = ScaleHyperpriorCodec(), ScaleHyperpriorCodec()
@@ -137,7 +137,7 @@ def main() -> None:
     width, height = args.size
     result = measure(height, width, args.blocks, args.steps)
     print(
-        f"{result['seconds_per_step']:.3f} s a step here (hard evaluations, analysis and set-up included), "
+        f"{result['seconds_per_step']:.3f} s per step here (hard evaluations, analysis and set-up included), "
         f"{result['seconds_per_step_published']:.3f} s published"
     )
     print(f"ratio {result['ratio']:.1f} ({result['ratio_min']:.1f} to {result['ratio_max']:.1f})")

@@ -1,4 +1,4 @@
-"""The weights of a training's checkpoint in half precision, a third of its size at most; or how long it has trained by the clock.
+"""Writes the weights of a training's checkpoint in half precision, at most a third of its size; or prints its training time.
 
 ``python benchmarks/take_weights.py RUN/last.ckpt weights.safetensors`` writes what ``codec.py``, ``refine.py`` and
 ``--model.warm_start`` read. The coding tables are not in it: ``python codec.py export`` makes them.

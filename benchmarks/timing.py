@@ -1,4 +1,4 @@
-"""What the benchmarks share."""
+"""Timing that the benchmarks share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def timed(function: Callable[[], None]) -> float:
-    """Seconds of a call."""
+    """Wall time of a call in seconds."""
     started = time.perf_counter()
     function()
     return time.perf_counter() - started

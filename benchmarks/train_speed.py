@@ -1,9 +1,9 @@
-"""Images a second in training, here and in a loop as CompressAI's example script runs it: ``python benchmarks/train_speed.py``.
+"""Images per second in training, here and in the loop of CompressAI's example script: ``python benchmarks/train_speed.py``.
 
-All train the scale hyperprior (N = 128, M = 192) on the same crops in one process; blocks of steps take turns, so that a machine
-whose speed drifts slows all. The rival is written from the script's description: fp32, contiguous tensors, two Adams with a
-backward pass each. Here: the step of ``TrainingModule`` in bf16, eager and compiled. Compilation is not in the steps; it is
-printed beside them.
+All train the scale hyperprior (N = 128, M = 192) on the same crops in one process; blocks of steps alternate, so that a drift of
+the machine's speed affects all. The loop of the example script is written from its description: fp32, contiguous tensors, two Adam
+optimisers with a backward pass each. This project's is the step of ``TrainingModule`` in bf16, eager and compiled. The time of the
+compilation is not part of the steps; it is printed separately.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Trainee(Protocol):
     """A model with its optimisers."""
 
     def step(self, x: Tensor) -> None:
-        """One step on crops ``[B, 3, H, W]``."""
+        """Does one step on crops ``[B, 3, H, W]`` in [0, 1]."""
 
 
 class Ours:
-    """The module of ``train.py``, without a Trainer."""
+    """The module of ``train.py`` with its optimiser, without a Trainer."""
 
     def __init__(self, device: torch.device, compiled: bool) -> None:
         torch.manual_seed(0)
@@ -56,7 +56,7 @@ class Ours:
 
 
 class ExampleScript:
-    """The loop of CompressAI's example: R-D loss and its Adam, then auxiliary loss and its Adam."""
+    """The model and step of CompressAI's example: R-D loss and its Adam, then auxiliary loss and its Adam."""
 
     def __init__(self, device: torch.device) -> None:
         torch.manual_seed(0)
@@ -80,7 +80,7 @@ class ExampleScript:
 
 
 def measure(crop_size: int, batch_size: int, blocks: int, steps: int) -> dict[str, Any]:
-    """Median seconds of a step of each loop, and ratios to the example script's."""
+    """Median seconds per step of each loop, and the ratios of the example script's to them."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     x = torch.rand(batch_size, 3, crop_size, crop_size, device=device)
     trainees: dict[str, Trainee] = {
@@ -127,14 +127,14 @@ def main() -> None:
     parser.add_argument("--crop-size", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--blocks", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=3, help="of a block")
+    parser.add_argument("--steps", type=int, default=3, help="steps per block")
     parser.add_argument("--json", type=Path, help="write the numbers there too")
     args = parser.parse_args()
     result = measure(args.crop_size, args.batch_size, args.blocks, args.steps)
     for name, seconds in result["seconds"].items():
         low, high = result["range"][name]
         rate, ratio, (least, most) = (result[key][name] for key in ("images_per_second", "ratio", "ratio_range"))
-        print(f"{name}: {seconds:.3f} s a step ({low:.3f} to {high:.3f}), {rate:.1f} images a second, ratio {ratio:.2f}", end="")
+        print(f"{name}: {seconds:.3f} s per step ({low:.3f} to {high:.3f}), {rate:.1f} images/s, ratio {ratio:.2f}", end="")
         print(f" ({least:.2f} to {most:.2f})")
     print(f"compiling took {result['seconds_to_compile']:.0f} s")
     if args.json:

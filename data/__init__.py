@@ -1,1 +1,1 @@
-"""Images: reading, padding, the crops of training, the batches of refinement, and the embedded photographs."""
+"""Data sets: crops for training, batches for refinement, named test sets, and the embedded photographs."""

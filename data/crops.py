@@ -17,28 +17,28 @@ from sga.images import ImageError
 Indexes = np.ndarray[Any, np.dtype[np.int64]]
 
 BLOCK = 10_000
-"""Crops of which each set of images has its exact share; weights are rounded to one in so many."""
+"""Number of consecutive crops in which each set of images has its exact share; weights are rounded to multiples of 1 / BLOCK."""
 
 
 class CropPlan:
-    """What is drawn for each crop of a run: crop i depends on ``seed`` and i alone, so that a resumed run sees what it would have.
+    """Random choices for each crop of a run: crop i depends on ``seed`` and i alone, so that resuming does not change the crops.
 
-    A set is drawn by its weight, and within it every image once in each pass over the set, in an order that the pass decides. A
-    crop is flipped left to right half the time. Crops of JPEG files are reduced by a random factor first, which removes the
-    blocks and ringing of their coding (Balle et al. 2018, section 5).
+    A set is drawn by its weight; within a set, every image is drawn once per pass over it, in a new order each time. A crop is
+    flipped left to right with probability 1/2. JPEG files are reduced by a random factor before they are cropped, which removes
+    the blocks and ringing of their coding (Balle et al. 2018, section 5).
 
     Args:
-        sets: Of images.
+        sets: Sets of images, at least one.
         size: Side of a crop in pixels. Images that are smaller are enlarged.
-        seed: Of the order of images and of every crop.
-        min_scale: JPEG files are reduced by a factor in [min_scale, 1]; 1 turns it off.
+        seed: Seed of the order of the images and of every crop.
+        min_scale: Least factor by which JPEG files are reduced; the factor is drawn from [min_scale, 1], and 1 turns it off.
 
     Attributes:
-        images: Of all sets, one set after another.
-        firsts: Of each set, where its images begin.
+        images: Images of all sets, one set after another.
+        firsts: Index in ``images`` of the first image of each set.
 
     Raises:
-        ValueError: A set's weight is too small a share of all.
+        ValueError: The weight of a set is less than one in :data:`BLOCK` of all.
     """
 
     def __init__(self, sets: Sequence[ImageSet], size: int, seed: int, min_scale: float = 0.5) -> None:
@@ -55,7 +55,7 @@ class CropPlan:
         self._orders: dict[int, tuple[int, Indexes]] = {}
 
     def image_of(self, number: int) -> int:
-        """Which of :attr:`images` a crop is of."""
+        """Index in :attr:`images` of the image of crop ``number``."""
         chosen, before = self._set_of(number)
         pass_, position = divmod(before, int(self._counts[chosen]))
         if chosen not in self._orders or self._orders[chosen][0] != pass_:
@@ -64,7 +64,7 @@ class CropPlan:
         return self.firsts[chosen] + int(self._orders[chosen][1][position])
 
     def crop_of(self, number: int, image: int, height: int, width: int) -> Crop:
-        """Where crop ``number`` lies in ``image``, which has that many pixels."""
+        """Square of crop ``number`` in image ``image`` of ``height`` x ``width`` pixels."""
         rng = np.random.default_rng((self.seed, 1, number))
         least = max(self.min_scale if self.images[image].is_jpeg else 1.0, self.size / min(height, width))
         scale = rng.uniform(min(least, 1.0), 1.0) if least < 1 else least
@@ -73,13 +73,13 @@ class CropPlan:
         return Crop(top, left, side, flipped=bool(rng.random() < 0.5))
 
     def stand_ins(self, image: int) -> Iterator[int]:
-        """The image itself, then those of its set whose crops its own become where it cannot be read."""
+        """Indices of an image and of its replacements, all images of its set, in the order in which they are tried."""
         chosen = int(np.searchsorted(self.firsts, image, side="right")) - 1
         first, count = self.firsts[chosen], int(self._counts[chosen])
         return (first + (image - first + i) % count for i in range(count))
 
     def _set_of(self, number: int) -> tuple[int, int]:
-        """The set that a crop is of, and how many crops of that set come before it."""
+        """Index of the set of a crop, and the number of earlier crops of that set."""
         if len(self._counts) == 1:
             return 0, number
         block, position = divmod(number, BLOCK)
@@ -94,12 +94,12 @@ class CropPlan:
 
 
 class RandomCrops(Dataset[Tensor]):
-    """The crops of a plan, each from a file that is decoded for it.
+    """Crops of a plan; an image file is decoded anew for each crop.
 
-    An image that cannot be read is reported once, and another of its set stands in for it.
+    An image that cannot be read is reported once and replaced by another of its set.
 
     Args:
-        plan: What is drawn.
+        plan: Plan of the crops.
 
     Raises:
         ImageError: No image of a set can be read.
@@ -132,13 +132,13 @@ class RandomCrops(Dataset[Tensor]):
 
 
 class ContiguousSampler(Sampler[int]):
-    """Numbers the crops of a run one after another over all epochs, going on where the run stands.
+    """Sampler of consecutive crop numbers over all epochs of a run; it starts at the first number that the run has not used.
 
     Args:
-        epoch_length: Samples an epoch, of all ranks.
-        used: Says how many samples the run has used, of all ranks; asked whenever an epoch begins or is resumed.
-        rank: Which share of the samples.
-        world: Number of shares.
+        epoch_length: Samples per epoch, over all ranks.
+        used: Function that returns the number of samples used so far, over all ranks; called when an epoch begins or is resumed.
+        rank: Number of this rank, from 0.
+        world: Number of ranks.
     """
 
     def __init__(self, epoch_length: int, used: Callable[[], int], rank: int = 0, world: int = 1) -> None:
@@ -148,11 +148,11 @@ class ContiguousSampler(Sampler[int]):
         return self.epoch_length // self.world
 
     def __iter__(self) -> Iterator[int]:
-        # A whole epoch, also where one is resumed in its midst: the Trainer counts its steps and stops by itself.
+        # A whole epoch, also where one is resumed in the middle: the Trainer counts its steps and stops by itself.
         first = self.used()
         return iter(range(first + self.rank, first + self.epoch_length, self.world))
 
 
 def nothing_readable(plan: CropPlan, image: int) -> ImageError:
-    """The error of a set of which no image, such as ``image``, can be read."""
+    """The error for a set without a readable image; ``image`` is the index of one of them."""
     return ImageError(f"none of the training images can be read, {plan.images[image].path} among them")

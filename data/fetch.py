@@ -1,13 +1,13 @@
 """Downloads a test set: ``python -m data.fetch kodak``, ``tecnick`` or ``clic``; :mod:`data.named_sets` says what they are.
 
-The images go to where the other commands find them by name (``--data.root kodak``): ``$SGA_DATA/NAME``, by default
-``~/.cache/sga-lightning/NAME``; or to the folder of ``-o``, which is then given as any folder is. A file is there whole or not at
-all, and an interrupted download goes on where it stopped when the command is run again.
+The images go to the folder where the other commands find them by name (``--data.root kodak``): ``$SGA_DATA/NAME``, by default
+``~/.cache/sga-lightning/NAME``; or to the folder of ``-o``, to be given to the other commands by its path. Files are written whole
+or not at all, and when the command is run again, an interrupted download continues where it stopped.
 
 ``SHA256SUMS`` beside the images (``sha256sum -c`` reads it) is written last. Kodak's images and CLIC's archive are checked against
-known checksums. Of Tecnick's archive none is known, so the first download is trusted (the archive's own CRC-32 of each image is
-checked). Every later run of this command holds the images of an archive against what the first one recorded, and Kodak's against
-the known checksums again.
+known checksums. No checksum of Tecnick's archive is known, so the first download is trusted, apart from the archive's own CRC-32 of
+each image. Every later run of this command checks the images of an archive against the checksums that the first run recorded, and
+Kodak's against the known ones again.
 
 Neither pooch nor torchvision resumes a download, so the standard library does it here.
 """
@@ -31,18 +31,19 @@ from sga.cli import errors_in_one_line
 from sga.files import write_atomically
 
 LARGEST_IMAGE = 2**27
-"""Bytes; a member of an archive that unpacks to more is refused."""
+"""Largest size in bytes of an unpacked image; an archive with a larger one is refused."""
 BLOCK = 2**18
+"""Bytes read at a time."""
 TIMEOUT = 60
-"""Seconds without a byte."""
+"""Seconds without data after which a download fails."""
 
 
 def fetch(named: NamedSet, folder: Path, progress: Progress) -> None:
-    """Brings a set into a folder, or checks what is there.
+    """Downloads the missing images of a set into a folder and checks those that are there.
 
     Raises:
-        ValueError: A checksum or the number of images is wrong, or an image of the folder is not the set's.
-        OSError: The download failed or stopped; running it again goes on.
+        ValueError: A checksum or the number of images is wrong, or the folder holds an image that is not of the set.
+        OSError: The download failed or stopped; another call continues it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checksums = _unpacked(named, folder, progress) if named.folder else _downloaded(named, folder, progress)
@@ -52,7 +53,7 @@ def fetch(named: NamedSet, folder: Path, progress: Progress) -> None:
 
 
 def _downloaded(named: NamedSet, folder: Path, progress: Progress) -> dict[str, str]:
-    """Downloads the images that are missing; the checksums of all by name."""
+    """SHA-256 of every image by name, after downloading the missing ones one by one."""
     checksums = {}
     for url, sha256 in named.files.items():
         path = folder / PurePosixPath(url).name
@@ -66,10 +67,10 @@ def _downloaded(named: NamedSet, folder: Path, progress: Progress) -> dict[str, 
 
 
 def _unpacked(named: NamedSet, folder: Path, progress: Progress) -> dict[str, str]:
-    """Downloads the archive and unpacks the images that are missing; the checksums of all by name.
+    """SHA-256 of every image by name, after downloading the archive and unpacking the missing ones.
 
-    Where none is missing, the images are held against the recorded checksums. The archive is deleted when its images are out, and
-    when it is none.
+    Where none is missing, the images are checked against the recorded checksums instead. The archive is deleted once its images
+    are unpacked, and also if it is damaged.
     """
     recorded = read_checksums(folder / CHECKSUMS)
     if len(recorded) == named.images and all((folder / name).exists() for name in recorded):
@@ -84,22 +85,22 @@ def _unpacked(named: NamedSet, folder: Path, progress: Progress) -> dict[str, st
         checksums = unpack(named, archive, folder, recorded)
     except (zipfile.BadZipFile, zlib.error) as error:
         archive.unlink()
-        raise ValueError(f"{url} gave no sound zip file ({error}): run the command again, or download it in a browser") from error
+        raise ValueError(f"{url} gave no valid zip file ({error}): run the command again, or download it in a browser") from error
     archive.unlink()
     return checksums
 
 
 def unpack(named: NamedSet, archive: Path, folder: Path, recorded: dict[str, str]) -> dict[str, str]:
-    """Writes the images of a set out of its archive into ``folder``, whatever the paths in the archive; checksums by name.
+    """SHA-256 of every image by name, after writing the missing images of an archive into ``folder``, by their bare names.
 
     Args:
-        named: The set; only PNG files that lie in a folder of the name ``named.folder`` are its images.
-        archive: The zip file.
-        folder: Images that are there are left alone.
-        recorded: Checksums of an earlier download, with which the images must agree.
+        named: Set of the archive; its images are the PNG files in any folder with the name ``named.folder``.
+        archive: Zip file.
+        folder: Folder of the images; those that are there are checked and left alone.
+        recorded: SHA-256 of the images by name, from an earlier download; empty if there was none.
 
     Raises:
-        ValueError: The number of images is not the set's, one is absurdly large, or one is not what was recorded.
+        ValueError: The number of images is wrong, one is larger than :data:`LARGEST_IMAGE`, or one differs from its checksum.
         zipfile.BadZipFile, zlib.error: The archive is damaged.
     """
     checksums = {}
@@ -126,13 +127,13 @@ def unpack(named: NamedSet, archive: Path, folder: Path, recorded: dict[str, str
 
 
 def download(url: str, path: Path, sha256: str | None, progress: Progress) -> None:
-    """Downloads a file, going on from what an interrupted attempt has left beside ``path``.
+    """Downloads a file; continues from the part that an interrupted attempt left beside ``path``.
 
     Args:
-        url: Of the file.
-        path: Where it goes once it is whole and checked.
-        sha256: What it must have; None where nobody knows.
-        progress: Where it is shown.
+        url: Address of the file.
+        path: Path of the file once it is whole and checked.
+        sha256: Expected SHA-256 in hexadecimal digits; ``None`` where it is not known.
+        progress: Progress display.
 
     Raises:
         OSError: The server refused, or the connection ended before the file did.
@@ -152,7 +153,7 @@ def download(url: str, path: Path, sha256: str | None, progress: Progress) -> No
 
 
 def _download_rest(url: str, part: Path, title: str, progress: Progress) -> None:
-    """Appends to ``part`` what it lacks, or writes it anew where the server does not send parts."""
+    """Appends the missing bytes to ``part``, or writes it anew where the server does not send ranges."""
     done = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "sga-lightning", **({"Range": f"bytes={done}-"} if done else {})}
     try:
@@ -160,7 +161,7 @@ def _download_rest(url: str, part: Path, title: str, progress: Progress) -> None
             if response.status != 206:
                 done = 0
             elif not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
-                raise OSError("the server sent another part than was asked for")
+                raise OSError("the server sent another range of bytes than was asked for")
             length = response.headers.get("Content-Length")
             total = None if length is None else done + int(length)
             task = progress.add_task(title, completed=done, total=total)
@@ -170,7 +171,7 @@ def _download_rest(url: str, part: Path, title: str, progress: Progress) -> None
                     progress.update(task, advance=len(block))
                 size = file.tell()
     except HTTPError as error:
-        if error.code == 416 and done:  # nothing is left after the part: another file, or a whole one that was not yet checked
+        if error.code == 416 and done:  # no bytes after the part: it is of another file, or is whole and was not checked yet
             part.unlink()
             return _download_rest(url, part, title, progress)
         raise
@@ -185,8 +186,8 @@ def _check(path: Path, sha256: str) -> None:
 
 def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=sorted(SETS), help="the set")
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder of the images, instead of where names are found")
+    parser.add_argument("name", choices=sorted(SETS), help="name of the set")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder of the images, in place of the set's own")
     options = parser.parse_args(args)
     named = SETS[options.name]
     folder = options.output or folder_of(named.name)

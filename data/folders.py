@@ -1,4 +1,4 @@
-"""Image files of a folder, and a name for each."""
+"""Image files of a folder, and a unique name for each."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"})
-"""Endings, in lower case, of the files that a folder is searched for."""
+"""Endings of image files, in lower case."""
 
 
 def find_images(root: Path) -> list[Path]:
-    """Image files under a folder, at any depth, sorted; or the file itself.
+    """Image files under a folder, at any depth, sorted; for a file, the file alone.
 
     Raises:
         FileNotFoundError: ``root`` does not exist, or no image is under it.
@@ -27,7 +27,7 @@ def find_images(root: Path) -> list[Path]:
 
 
 def unique_names(paths: Iterable[Path]) -> list[str]:
-    """A name for each path, good as a file's: its stem; where stems meet, folder and full name."""
+    """A unique name per path, usable as a file name: its stem; where stems are equal, its folder and full name."""
     paths = list(paths)
     stems = Counter(path.stem for path in paths)
     names: dict[str, None] = {}

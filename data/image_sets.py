@@ -1,4 +1,4 @@
-"""The sets of training images: folders and shards, and how often each is drawn from."""
+"""Sets of training images: folders and shards, and their weights."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ SHARD = ".tar"
 JPEG = (".jpg", ".jpeg")
 
 Root = dict[str, float] | list[Path] | Path
-"""A folder or shard, several, or several with the weight of each."""
+"""Training images: a folder or shard, several, or several with their weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """Where the bytes of an image are: a file, or a member of a shard.
+    """Place of an image's bytes: a file, or a member of a shard.
 
     Attributes:
-        path: Of the file or the shard.
+        path: Path of the file or the shard.
         member: Name in the shard; empty for a file.
-        offset: Of the member's first byte in the shard.
-        length: Of the member in bytes.
+        offset: Position of the member's first byte in the shard.
+        length: Length of the member in bytes.
     """
 
     path: Path
@@ -45,15 +45,15 @@ class ImageSource:
         """The picture, uint8 ``[3, H, W]``.
 
         Raises:
-            ImageError: It is missing, damaged or no image.
+            ImageError: The file is missing, damaged, or not an image.
         """
         return read_image(self.path / self.member, self._content())
 
     def size(self) -> tuple[int, int]:
-        """Height and width of what :meth:`read` returns, from the header.
+        """Height and width of the picture that :meth:`read` returns, from the header alone.
 
         Raises:
-            ImageError: It is missing, damaged or no image.
+            ImageError: The file is missing, damaged, or not an image.
         """
         return image_size(self.path / self.member, self._content())
 
@@ -74,8 +74,8 @@ class ImageSet:
     """Images that are drawn equally often.
 
     Attributes:
-        images: In an order that depends on names alone.
-        weight: How often the set is drawn from, against the other sets.
+        images: Images in an order that depends on their names alone.
+        weight: Relative frequency of crops from this set, above 0.
     """
 
     images: list[ImageSource]
@@ -83,7 +83,7 @@ class ImageSet:
 
 
 def image_sets(root: Root) -> list[ImageSet]:
-    """The sets of ``--data.root``: one for each weight, or one of all images where there are no weights.
+    """Sets of images of ``--data.root``: one per weighted folder, or a single set where there are no weights.
 
     Raises:
         FileNotFoundError: A folder does not exist or holds no image.
@@ -121,10 +121,10 @@ def list_images(root: Path) -> list[ImageSource]:
 
 
 def index_shards(shards: Sequence[Path]) -> list[ImageSource]:
-    """The images of WebDataset shards, in their order: only the headers of the members are read.
+    """Images of WebDataset shards, in their order; only the headers of the members are read.
 
     Raises:
-        ImageError: A shard is compressed, damaged, truncated or no tar file.
+        ImageError: A shard is compressed, damaged, truncated, or not a tar file.
     """
     with ThreadPoolExecutor(8) as pool:
         return [image for images in pool.map(_index_shard, shards) for image in images]

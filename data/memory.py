@@ -1,4 +1,4 @@
-"""Training images that are decoded once and kept in the memory of the device that trains."""
+"""Training images that are decoded once and kept in the memory of the training device."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from data.resampling import cut, cut_all
 from sga.images import ImageError, to_float
 
 USABLE = 0.8
-"""Share of the free memory that images may take: training needs some too."""
+"""Largest share of the free memory for images; training needs the rest."""
 
 
 class CropsInMemory(Dataset[int]):
-    """The crops of a plan, from photographs that are all in memory (3 bytes a pixel).
+    """Crops of a plan, from photographs that are all in memory (3 bytes per pixel).
 
-    An item is the number of a crop and nothing more; :meth:`batch` makes the pixels, on ``device``. Images that cannot be read are
-    reported once, and another of its set stands in for each. Of several ranks on a machine, each holds all images.
+    An item is only the number of a crop; :meth:`batch` makes the pixels, on ``device``. Images that cannot be read are reported
+    once, and each is replaced by another of its set. Every rank on a machine holds all images.
 
     Args:
-        plan: What is drawn.
-        device: Where the pixels are kept and cropped.
-        ranks: Processes that share the memory of the device.
+        plan: Plan of the crops.
+        device: Device that keeps the pixels and crops them.
+        ranks: Number of processes that share the memory of the device.
 
     Raises:
-        ValueError: The decoded images would not fit.
+        ValueError: The decoded images do not fit into the memory.
         ImageError: No image of a set can be read.
     """
 
@@ -63,7 +63,7 @@ class CropsInMemory(Dataset[int]):
         return number
 
     def batch(self, numbers: Sequence[int]) -> Tensor:
-        """Crops as fp32 ``[B, 3, size, size]`` in [0, 1] on the device."""
+        """Crops of B numbers, fp32 ``[B, 3, size, size]`` in [0, 1], on the device."""
         size = self.plan.size
         images = [self._image[self.plan.image_of(number)] for number in numbers]
         crops = [self.plan.crop_of(number, image, *self._sizes[image]) for number, image in zip(numbers, images, strict=True)]
@@ -73,7 +73,7 @@ class CropsInMemory(Dataset[int]):
         return cut_all(self._pixels, firsts, widths, crops, size) / 255
 
     def _picture(self, image: int) -> Tensor:
-        """A view of the memory, ``[3, H, W]``."""
+        """Pixels of an image, a view of the memory, uint8 ``[3, H, W]``."""
         height, width = self._sizes[image]
         first = self._firsts[image]
         return self._pixels[first : first + height * width].view(height, width, 3).permute(2, 0, 1)
@@ -89,7 +89,7 @@ class CropsInMemory(Dataset[int]):
         return None
 
     def _replace(self, failed: Sequence[bool]) -> list[int]:
-        """Of each image the one that stands in for it: itself, unless it failed."""
+        """Index of the image that is used in place of each image: its own index, unless it failed."""
         chosen: list[int] = []
         for image in range(len(failed)):
             stand_in = next((other for other in self.plan.stand_ins(image) if not failed[other]), None)
@@ -100,12 +100,12 @@ class CropsInMemory(Dataset[int]):
 
 
 def free_memory(device: torch.device, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that this process may still take: of a GPU, or of the machine and of the limits of its job.
+    """Free memory in bytes: of a GPU; or of the machine, within the limits of the process's control groups.
 
     Args:
-        device: Whose memory.
-        proc: Where Linux tells of processes.
-        cgroups: Where it tells of their limits, which Slurm and containers set.
+        device: Device of the memory.
+        proc: Folder of Linux's process information.
+        cgroups: Folder of Linux's control groups, by which Slurm and containers limit memory.
     """
     if device.type != "cpu":
         return torch.cuda.mem_get_info(device)[0]
@@ -120,17 +120,17 @@ def free_memory(device: torch.device, proc: Path = Path("/proc"), cgroups: Path 
         try:
             limit = (folder / "memory.max").read_text().strip()
             if limit != "max":
-                # Pages of files count as used, and are given up when memory runs short.
+                # Cached pages of files count as used, but Linux frees them when memory runs short.
                 parts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
                 used = int((folder / "memory.current").read_text())
                 free = min(free, int(limit) - used + int(parts["active_file"]) + int(parts["inactive_file"]))
-        except OSError:  # without a limit of its own
+        except OSError:  # a group without a limit of its own
             continue
     return max(free, 0)
 
 
 def _own_group(proc: Path) -> Path:
-    """The control group (version 2) of this process, below the folder of all."""
+    """Control group (version 2) of this process, relative to the folder of all groups."""
     try:
         lines = (proc / "self/cgroup").read_text().splitlines()
     except OSError:
@@ -139,7 +139,7 @@ def _own_group(proc: Path) -> Path:
 
 
 def _size_or_none(image: ImageSource) -> tuple[int, int]:
-    """Height and width; none at all where the header cannot be read."""
+    """Height and width of an image in pixels; (0, 0) where its header cannot be read."""
     try:
         return image.size()
     except ImageError:

@@ -1,11 +1,12 @@
-"""The field's test sets by name: where they come from, and where they lie once ``python -m data.fetch`` has fetched them.
+"""The field's test sets by name: their sources, and the folders into which ``python -m data.fetch`` downloads them.
 
-- ``kodak``: the Kodak Lossless True Color Image Suite, 24 photographs of 768 x 512 or 512 x 768, of https://r0k.us/graphics/kodak/.
-  The checksums are those of the PNG files as that site serves them; copies written anew have other bytes and the same pixels.
+- ``kodak``: the Kodak Lossless True Color Image Suite, 24 photographs of 768 x 512 or 512 x 768 pixels, from
+  https://r0k.us/graphics/kodak/. The checksums are those of the PNG files of that site; copies that were written anew have the same
+  pixels but other checksums.
 - ``tecnick``: TESTIMAGES of N. Asuni and A. Giachetti (https://testimages.org/), the 100 images RGB_OR_1200x1200 of the old
   sampling set, in the folder that SGA+'s official code names. No checksum is known: see :mod:`data.fetch`.
-- ``clic``: the professional validation images of the Challenge on Learned Image Compression 2020, 41 photographs of up to
-  2048 pixels a side, at the address and with the checksum of TensorFlow Datasets (``clic``).
+- ``clic``: the professional validation images of the Challenge on Learned Image Compression 2020, 41 photographs with sides of up
+  to 2048 pixels, with the address and the checksum of TensorFlow Datasets (``clic``).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ FOLDER_VARIABLE = "SGA_DATA"
 CHECKSUMS = "SHA256SUMS"
 """Name of the file beside the images that :mod:`data.fetch` writes."""
 LISTED = 5
-"""Files that a message names."""
+"""Largest number of files that a message names."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class NamedSet:
     """A set of images that can be downloaded.
 
     Attributes:
-        name: Of the set, and of its folder.
-        images: How many there are.
-        files: SHA-256 by address: of each PNG file, or of one zip file; None where that of a zip file is not known.
-        folder: Of the zip file, the name of the folder that holds the images; empty where the files are the images.
+        name: Name of the set and of its folder.
+        images: Number of images.
+        files: SHA-256 by address: of each PNG file, or of one zip file, where ``None`` means that it is not known.
+        folder: Name of the folder in the zip file that holds the images; empty where the files are the images.
     """
 
     name: str
@@ -99,18 +100,18 @@ SETS = {
 
 
 def folder_of(name: str) -> Path:
-    """Where a set is looked for by its name: ``$SGA_DATA/NAME``, by default ``~/.cache/sga-lightning/NAME``."""
+    """Folder of a named set: ``$SGA_DATA/NAME``, by default ``~/.cache/sga-lightning/NAME``."""
     return Path(os.environ.get(FOLDER_VARIABLE) or "~/.cache/sga-lightning").expanduser() / name
 
 
 def images_of(root: str | Path) -> list[Path]:
-    """Image files of a set that is named, of a folder at any depth, or the file itself; sorted.
+    """Image files of a named set or of a folder (at any depth), sorted; for a file, the file alone.
 
-    A file or folder of the name goes before the set.
+    A file or folder with the name of a set takes precedence over the set.
 
     Raises:
         FileNotFoundError: There is no such file or folder, it holds no image, or the set has not been fetched.
-        ValueError: The set is not whole, or its folder holds other images too.
+        ValueError: The set is incomplete, or its folder holds other images too.
     """
     named = SETS.get(str(root))
     if named is None or Path(root).exists():
@@ -130,10 +131,10 @@ def images_of(root: str | Path) -> list[Path]:
 
 
 def check_surplus(named: NamedSet, folder: Path) -> None:
-    """Refuses a folder with images that are not of the set, as far as the names of its images are known.
+    """Refuses a folder with images that are not of the set; it does nothing where the names of the set's images are not known.
 
     Raises:
-        ValueError: There are some; it names them.
+        ValueError: The folder holds other images; the message names some.
         FileNotFoundError: The folder holds no image.
     """
     known = read_checksums(folder / CHECKSUMS) if named.folder else {PurePosixPath(url).name for url in named.files}
@@ -144,10 +145,10 @@ def check_surplus(named: NamedSet, folder: Path) -> None:
 
 
 def read_checksums(path: Path) -> dict[str, str]:
-    """SHA-256 by name, of a file as ``sha256sum`` writes it; none where it is missing.
+    """SHA-256 by name, from a file in the format of ``sha256sum``; empty where the file is missing.
 
     Raises:
-        ValueError: It is damaged.
+        ValueError: The file is damaged.
     """
     if not path.exists():
         return {}

@@ -23,18 +23,18 @@ SAMPLES = "samples"
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image of the job.
+    """An image file of a job.
 
     Attributes:
-        name: Unique in the job; of its results.
-        path: Of the file.
+        name: Name of the image and of its results, unique in the job.
+        path: Path of the file.
     """
 
     name: str
     path: Path
 
     def sha256(self) -> str:
-        """Of the file's bytes, in hexadecimal digits."""
+        """SHA-256 of the file's bytes, in hexadecimal digits."""
         return sha256_of(self.path)
 
 
@@ -43,9 +43,9 @@ class RefinementBatch:
     """Images that are refined together.
 
     Attributes:
-        files: The images that could be read.
-        originals: Their pixels, uint8 ``[3, H, W]``, on the CPU.
-        failures: Names of those that could not, and why.
+        files: Images that could be read.
+        originals: Pixels of each of ``files``, uint8 ``[3, H, W]``, on the CPU.
+        failures: Reason for each image that could not be read, by its name.
     """
 
     files: list[ImageFile]
@@ -54,7 +54,7 @@ class RefinementBatch:
 
 
 class RefinementBatches(Dataset[RefinementBatch]):
-    """A dataset whose items are whole batches, so that a Trainer that shards items keeps images of one size together."""
+    """Dataset whose items are whole batches, so that a Trainer that shards items keeps images of one size together."""
 
     def __init__(self, batches: list[list[ImageFile]]) -> None:
         self.batches = batches
@@ -76,18 +76,18 @@ class RefinementBatches(Dataset[RefinementBatch]):
 
 
 class RefinementDataModule(pl.LightningDataModule):
-    """Images of a folder for ``refine.py``.
+    """Data module of ``refine.py``: the images of a folder.
 
     Args:
-        root: A folder, searched at any depth but not in runs of ``refine.py``, or one file; ``samples``: the embedded
-            photographs; ``kodak``, ``tecnick`` or ``clic``: what ``python -m data.fetch`` has fetched.
-        batch_size: Images refined together; only those of one padded size are. 1 is best on a CPU.
-        limit: Refine the first so many images only.
-        workers: Processes that read ahead.
-        shard: ``I/N``, I from 0: of N processes that know nothing of one another, the share of one. Every N-th image is of it.
+        root: Folder of images, searched at any depth except in runs of ``refine.py`` and reports, or one file; ``samples`` for the
+            embedded photographs; ``kodak``, ``tecnick`` or ``clic`` for a set that ``python -m data.fetch`` has downloaded.
+        batch_size: Number of images refined together, all of one padded size. 1 is best on a CPU.
+        limit: Number of images to refine, the first ones; by default all.
+        workers: Number of processes that read ahead.
+        shard: Share of this process among N independent ones, ``I/N`` with I from 0: every N-th image, from the I-th on.
 
     Raises:
-        ValueError: ``batch_size`` or ``limit`` is below 1, ``shard`` is none, or a named set is not whole.
+        ValueError: ``batch_size`` or ``limit`` is below 1, ``shard`` is not ``I/N``, or a named set is incomplete.
         FileNotFoundError: ``root`` does not exist, holds no image or has not been fetched.
     """
 
@@ -104,30 +104,30 @@ class RefinementDataModule(pl.LightningDataModule):
 
     @property
     def files(self) -> list[ImageFile]:
-        """The images of the job."""
+        """Images of the job."""
         named = zip(unique_names(self.paths), self.paths, strict=True)
         return [ImageFile(name, path) for name, path in named][: self.limit]
 
     @property
     def share(self) -> list[ImageFile]:
-        """The images of :attr:`shard`, whatever is finished of the job: other processes may be at work on theirs."""
+        """Images of :attr:`shard`, finished or not."""
         return share_of(self.files, self.shard)
 
     def predict_dataloader(self) -> DataLoader[RefinementBatch]:
-        """This rank's part of the share, one :class:`RefinementBatch` an item, without the :attr:`finished` images."""
+        """This rank's part of the share without the :attr:`finished` images, one :class:`RefinementBatch` per item."""
         batches = self._batches([file for file in self.share if file.name not in self.finished])
         if self.trainer is not None:
-            # A rank without an image gets an empty batch: every rank must meet the others at the same barriers.
+            # A rank without an image gets an empty batch: every rank must reach the same barriers as the others.
             batches = batches[self.trainer.global_rank :: self.trainer.world_size] or [[]]
         return DataLoader(RefinementBatches(batches), batch_size=None, num_workers=self.workers)
 
     @property
     def _stride(self) -> int:
-        """Sides become multiples of it: the decoder of a file assumes the codec's own."""
+        """Stride of the codec: sides are padded to its multiples, as the decoder of a file assumes."""
         return int(self.trainer.lightning_module.codec.stride) if self.trainer else 64  # type: ignore[arg-type]
 
     def transfer_batch_to_device(self, batch: RefinementBatch, device: torch.device, dataloader_idx: int) -> RefinementBatch:
-        """Leaves the batch alone: photographs go to the device padded, and ``predict_step`` does both."""
+        """The batch, unchanged: ``predict_step`` pads the photographs and then moves them to the device."""
         return batch
 
     def _batches(self, files: list[ImageFile]) -> list[list[ImageFile]]:
@@ -146,10 +146,10 @@ class RefinementDataModule(pl.LightningDataModule):
 
 
 def outside_runs(paths: Sequence[Path], root: Path) -> list[Path]:
-    """Without the pictures that runs of ``refine.py``, and reports on them, have left under ``root``.
+    """The paths without the pictures of runs of ``refine.py`` and of reports under ``root``.
 
     Raises:
-        FileNotFoundError: None is left.
+        FileNotFoundError: No path is left.
     """
     folders = {folder for path in paths for folder in path.parents if folder.is_relative_to(root)}
     made = {folder for folder in folders if is_run(folder) or is_report(folder)}
@@ -160,16 +160,16 @@ def outside_runs(paths: Sequence[Path], root: Path) -> list[Path]:
 
 
 def share_of(files: Sequence[ImageFile], shard: tuple[int, int] | None) -> list[ImageFile]:
-    """Files of the I-th of N processes, ``shard`` being ``(I, N)``: every N-th, from the I-th on; all where it is ``None``."""
+    """Files of a shard ``(I, N)``: every N-th, from the I-th on, I from 0; all files where it is ``None``."""
     index, count = shard or (0, 1)
     return list(files[index::count])
 
 
 def parse_shard(shard: str) -> tuple[int, int]:
-    """``"2/8"`` as (2, 8).
+    """Numbers I and N of a shard ``I/N``: (2, 8) for ``2/8``.
 
     Raises:
-        ValueError: It is no such pair, or not 0 <= I < N.
+        ValueError: The text is not of this form, or not 0 <= I < N.
     """
     index, _, count = shard.partition("/")
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):

@@ -1,11 +1,11 @@
-"""The embedded photographs: real ones that scikit-image installs, read from its files without a download."""
+"""The embedded photographs: those that scikit-image installs, read from its files without a download."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
-"""Public domain or CC0; 512 x 512, 451 x 300, 600 x 400 and 640 x 427."""
+"""Names of their files; public domain or CC0, 512 x 512, 451 x 300, 600 x 400 and 640 x 427 pixels."""
 
 
 def sample_paths() -> list[Path]:

@@ -1,8 +1,8 @@
 """Packs a folder of images into WebDataset shards: ``python -m data.shards DIR -o OUT``.
 
 A shard is a plain tar file of at most ``--images_per_shard`` images, ``OUT/shard-000000.tar`` and so on. Its members are the files
-of ``DIR`` byte for byte, in the order of their paths, named ``000000000.jpg`` and so on by their number in all shards. The same
-folder gives the same shards to the byte. ``OUT`` appears when all of them are written; until then they are in ``OUT.partial``.
+of ``DIR``, byte for byte, in the order of their paths, named by their number over all shards: ``000000000.jpg`` and so on. The same
+folder gives the same shards, byte for byte. ``OUT`` appears once all shards are written; until then they are in ``OUT.partial``.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from data.image_sets import SHARD
 from sga.images import ImageError, read_image
 
 CHUNK = 256
-"""Images that are decoded ahead of the writing."""
+"""Number of images that are decoded before they are written."""
 
 
 def write_shards(paths: Sequence[Path], output: Path, images_per_shard: int) -> int:
-    """Writes the images that can be read, and prints a line for each shard and for each image that cannot.
+    """Writes the readable images into shards; prints a line per shard and per image that cannot be read.
 
     Args:
         paths: Image files.
-        output: A folder that is empty or not there.
-        images_per_shard: At most.
+        output: Folder of the shards; empty, or not there yet.
+        images_per_shard: Largest number of images per shard.
 
     Returns:
-        How many images were left out.
+        Number of images that were left out.
 
     Raises:
-        ValueError: ``output`` is not empty, is being written, or ``images_per_shard`` is below 1.
+        ValueError: ``output`` is not empty or is being written by another run, or ``images_per_shard`` is below 1.
         ImageError: No image can be read; nothing is left behind.
     """
     if images_per_shard < 1:
@@ -44,7 +44,7 @@ def write_shards(paths: Sequence[Path], output: Path, images_per_shard: int) -> 
         raise ValueError(f"{output} is not an empty folder: give another, or empty it")
     partial = output.with_name(f"{output.name}.partial")
     if partial.exists():
-        raise ValueError(f"{partial} is of a run that still goes on or was killed: remove it if none goes on")
+        raise ValueError(f"{partial} is left by a run that was killed or is still writing: remove it if no run is writing")
     partial.mkdir(parents=True)
     try:
         written = _write(paths, partial, images_per_shard)
@@ -57,7 +57,7 @@ def write_shards(paths: Sequence[Path], output: Path, images_per_shard: int) -> 
 
 
 def _write(paths: Sequence[Path], folder: Path, images_per_shard: int) -> int:
-    """Writes the shards into a folder; how many images are in them."""
+    """Number of images that were written, after writing the shards into a folder."""
     written = 0
     shard: tarfile.TarFile | None = None
     for looked_at, path in _readable(paths):
@@ -80,7 +80,7 @@ def _write(paths: Sequence[Path], folder: Path, images_per_shard: int) -> int:
 
 
 def _readable(paths: Sequence[Path]) -> Iterator[tuple[int, Path]]:
-    """The images that can be decoded, each behind the number of images looked at; a line for each that cannot."""
+    """Readable images, each with the number of images tried so far; prints a line per image that cannot be read."""
     with ThreadPoolExecutor(8) as pool:
         for first in range(0, len(paths), CHUNK):
             chunk = paths[first : first + CHUNK]
@@ -92,7 +92,7 @@ def _readable(paths: Sequence[Path]) -> Iterator[tuple[int, Path]]:
 
 
 def _error(path: Path) -> str:
-    """Why an image cannot be read; empty where it can."""
+    """Reason why an image cannot be read; empty where it can."""
     try:
         read_image(path)
     except ImageError as error:
@@ -101,13 +101,13 @@ def _error(path: Path) -> str:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the command (``args``: of it, by default the process's); 1 where images were left out."""
+    """Exit code of the command: 1 where images were left out. ``args`` are by default those of the process."""
     from sga.cli import errors_in_one_line
 
     parser = argparse.ArgumentParser(prog="python -m data.shards", description=__doc__)
     parser.add_argument("input", type=Path, metavar="DIR", help="folder of images, searched at any depth")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder of the shards; empty or not there")
-    parser.add_argument("--images_per_shard", type=int, default=1000, help="default: 1000")
+    parser.add_argument("--images_per_shard", type=int, default=1000, help="most images per shard (default: 1000)")
     options = parser.parse_args(args)
     with errors_in_one_line():
         left_out = write_shards(find_images(options.input), options.output, options.images_per_shard)

@@ -1,4 +1,4 @@
-"""The images of training, validation and test."""
+"""Images of training, validation and test."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from sga.images import ImageError, pad, read_image, to_float
 
 
 def no_image() -> tuple[Tensor, Tensor]:
-    """The batch of a rank without an image, and of an image that cannot be read."""
+    """An empty batch, for a rank without an image and for an image that cannot be read: x ``[0, 3, 64, 64]`` and a size."""
     return torch.zeros(0, 3, 64, 64), torch.tensor([[64, 64]])
 
 
 class WholeImages(Dataset[tuple[Tensor, Tensor]]):
-    """Whole photographs, a batch each: x ``[1, 3, H', W']`` fp32 in [0, 1], padded to multiples of ``stride``, and ``[[H, W]]``.
+    """Whole photographs, one per batch: x ``[1, 3, H', W']``, fp32 in [0, 1], padded to multiples of ``stride``, and ``[[H, W]]``.
 
-    One that cannot be read is reported and is an empty batch.
+    An image that cannot be read gives a warning and an empty batch.
     """
 
     def __init__(self, paths: Sequence[Path], stride: int) -> None:
@@ -50,33 +50,34 @@ class WholeImages(Dataset[tuple[Tensor, Tensor]]):
 
 
 class TrainingDataModule(pl.LightningDataModule):
-    """Random crops of photographs for training, whole photographs for validation and test.
+    """Data module of ``train.py``: random crops for training, whole photographs for validation and test.
 
-    Training images are folders, searched at any depth, or WebDataset shards: uncompressed ``.tar`` files, or folders of them
-    (``python -m data.shards`` makes some). Whole images are shared out over ranks, each to exactly one; a rank without one
+    Training images are in folders, searched at any depth, or in WebDataset shards: uncompressed ``.tar`` files, or folders of them
+    (``python -m data.shards`` makes some). Whole images are divided among the ranks, each to exactly one; a rank without an image
     gets an empty batch.
 
     Args:
-        root: Training images: a folder or shard; several, ``[DIR, DIR]``, of which every image counts the same; or several with
-            weights, ``{DIR: 3, DIR: 1}``, by which a crop's folder is drawn. Needed to fit.
-        valid: Folder of validation images; those of ``root`` are not used for it. Without one there is no validation.
-        test: Folder of test images, or the name of a set that ``python -m data.fetch`` has fetched; by default those of ``valid``.
+        root: Training images: a folder or shard; several, ``[DIR, DIR]``, whose images are all drawn equally often; or several with
+            weights, ``{DIR: 3, DIR: 1}``, by which the folder of a crop is drawn. Required by ``fit``.
+        valid: Folder of validation images, or the name of a set that ``python -m data.fetch`` has downloaded. Without it there is
+            no validation.
+        test: Folder of test images, or the name of such a set; by default ``valid``.
         crop_size: Side of a training crop in pixels, a multiple of 64.
-        batch_size: Crops a step and device.
-        steps_per_epoch: Batches between two validations; a multiple of ``--trainer.accumulate_grad_batches``.
-        min_scale: JPEG photographs are reduced by a random factor in [min_scale, 1] before cropping.
-        workers: Processes that decode and crop, where the images are not in memory; 0 does it in the main one. By default one for
-            each CPU that the process may use.
-        in_memory: Decode every photograph once and keep its pixels on the device that trains, which then crops. Every rank holds
-            all of them.
-        seed: Of the crops.
+        batch_size: Number of crops per step and device.
+        steps_per_epoch: Number of batches between two validations; a multiple of ``--trainer.accumulate_grad_batches``.
+        min_scale: Least factor by which JPEG photographs are reduced before cropping; the factor is drawn from [min_scale, 1].
+        workers: Number of processes that decode and crop where images are not in memory; 0 uses the main process. By default the
+            number of CPUs that the process may use.
+        in_memory: Whether every photograph is decoded once and kept on the training device, which then crops. Every rank holds all
+            images.
+        seed: Seed of the crops.
 
     Attributes:
-        test_paths: The test images of all ranks, in order; the rank with number r of n has those at r, r + n, r + 2n, ...
-        test_names: A name for each, good as a file's.
+        test_paths: Test images of all ranks, in order; rank r of n has those at r, r + n, r + 2n, ...
+        test_names: Unique name of each test image, usable as a file name.
 
     Raises:
-        ValueError: A number is out of range, or the folder that a command needs is not given.
+        ValueError: A number is out of range, or the images that a command needs are not given.
         FileNotFoundError: A folder does not exist or holds no image.
     """
 
@@ -109,7 +110,7 @@ class TrainingDataModule(pl.LightningDataModule):
         self.test_names: list[str] = []
 
     def setup(self, stage: str) -> None:
-        """Reads or lists the training images (``fit``), lists those of validation or test."""
+        """Reads or lists the training images (``fit``), and lists those of validation or test."""
         if stage == "fit":
             if self.root is None:
                 raise ValueError("fit needs training images: give their folder with --data.root")
@@ -124,7 +125,7 @@ class TrainingDataModule(pl.LightningDataModule):
             self.valid_paths = images_of(self.valid)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Crops of a batch, going on where the run is; :meth:`on_after_batch_transfer` makes ``[B, 3, S, S]`` of them."""
+        """Crops of training, from the first that the run has not used; :meth:`on_after_batch_transfer` makes ``[B, 3, S, S]``."""
         rank, world = self._share
         samples = self.batch_size * world
         workers = 0 if self.in_memory else self.workers
@@ -141,29 +142,29 @@ class TrainingDataModule(pl.LightningDataModule):
         )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Of training: uint8 crops, or the numbers of crops in memory, to fp32 ``[B, 3, S, S]`` in [0, 1] on the device."""
+        """The batch on the device; a training batch, of uint8 crops or their numbers, becomes fp32 ``[B, 3, S, S]`` in [0, 1]."""
         if self.trainer is None or not self.trainer.training:
             return batch
         return self.crops.batch(batch) if isinstance(self.crops, CropsInMemory) else to_float(batch)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]] | list[DataLoader[tuple[Tensor, Tensor]]]:
-        """This rank's whole images, one a batch."""
+        """This rank's share of the validation images, one per batch."""
         return self._whole(self.valid_paths) if self.valid else []
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """This rank's share of :attr:`test_paths`, one a batch."""
+        """This rank's share of :attr:`test_paths`, one per batch."""
         return self._whole(self.test_paths)
 
     def _whole(self, paths: Sequence[Path]) -> DataLoader[tuple[Tensor, Tensor]]:
         rank, world = self._share
         if rank < len(paths):
             return DataLoader(WholeImages(paths[rank::world], self._stride), batch_size=None)
-        # Lightning skips the evaluation of a rank without a batch, and the others would wait for it in vain.
+        # Lightning skips the evaluation on a rank without a batch, and the other ranks would wait for it forever.
         return DataLoader([no_image()], batch_size=None)  # type: ignore[arg-type]
 
     @property
     def _stride(self) -> int:
-        """Sides of whole images become multiples of it: the decoder of a file assumes the codec's own."""
+        """Stride of the codec: sides of whole images are padded to its multiples, as the decoder of a file assumes."""
         return int(self.trainer.lightning_module.codec.stride) if self.trainer else 64  # type: ignore[arg-type]
 
     @property
@@ -173,21 +174,21 @@ class TrainingDataModule(pl.LightningDataModule):
 
     @property
     def _batches_used(self) -> int:
-        """Of the run so far, by each rank."""
+        """Number of batches that each rank has used in the run so far."""
         return self.trainer.fit_loop.epoch_loop.total_batch_idx + 1 if self.trainer else 0
 
     @property
     def _device(self) -> torch.device:
-        """Where crops of images in memory are made: a CUDA device that trains; else the CPU."""
+        """Device that crops images in memory: the training device if it is a CUDA device, else the CPU."""
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         return device if device.type == "cuda" else torch.device("cpu")
 
     @property
     def _ranks_here(self) -> int:
-        """Ranks that share the memory of the device."""
+        """Number of ranks that share the memory of the device."""
         return self.trainer.num_devices if self.trainer and self._device.type == "cpu" else 1
 
 
 def _cpus() -> int:
-    """CPUs that this process may use."""
+    """Number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

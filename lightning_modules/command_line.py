@@ -1,4 +1,4 @@
-"""What the command lines share: ``--config`` takes names as well as paths, and the default accelerator."""
+"""Common parts of the command lines: ``--config`` by name or path, and the default accelerator."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 ACCELERATOR = "cpu" if torch.backends.mps.is_available() else "auto"
-"""Lightning's choice, except where that would be MPS: it has no float64, in which files are coded."""
+"""Default accelerator: Lightning's choice, except MPS, which lacks the float64 that coding files needs."""
 
 
 class CommandLine(LightningCLI):
-    """A command line that says what can follow ``--config``.
+    """A Lightning command line whose help lists the values of ``--config``.
 
     Attributes:
         description: First line of the help.
@@ -26,7 +26,7 @@ class CommandLine(LightningCLI):
     config_help: ClassVar[str]
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """A parser of Lightning's, with the help of this command."""
+        """Lightning's parser, with the help of this command."""
         parser = super().init_parser(**{"description": self.description, **kwargs})
         (config,) = (action for action in parser._actions if action.dest == "config")
         config.help = self.config_help
@@ -34,10 +34,10 @@ class CommandLine(LightningCLI):
 
 
 def config_file(name: str, folder: Path) -> Path:
-    """The configuration of a name: ``folder/NAME.yaml``, or a file of this path.
+    """Path of the configuration with a name: ``folder/NAME.yaml``, or the name itself where it is the path of a file.
 
     Raises:
-        ValueError: There is neither.
+        ValueError: Neither file exists.
     """
     path = Path(name)
     if path.suffix != ".yaml" and not path.is_file():
@@ -49,12 +49,12 @@ def config_file(name: str, folder: Path) -> Path:
 
 
 def with_configs(args: Sequence[str], find: Callable[[str], Sequence[str]], default: str | None = None) -> list[str]:
-    """The arguments of a command with what ``find`` has for each name after ``--config``.
+    """Arguments of a command, with each name after ``--config`` replaced by the values that ``find`` returns for it.
 
     Args:
         args: Arguments as the user gave them.
-        find: Values of ``--config`` for a name: paths, or configurations in YAML.
-        default: Name that is put first where none is given.
+        find: Function from a name to values of ``--config``: paths, or configurations in YAML.
+        default: Name of the configuration that comes first where the user gives none.
 
     Raises:
         ValueError: ``find`` does not know a name.

@@ -1,4 +1,4 @@
-"""The HPARAMS table of TensorBoard: a row for each job of ``refine.py``, its settings against what its files measured."""
+"""HPARAMS table of TensorBoard: a row per job of ``refine.py``, with its settings and the measured means of its files."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ MEANS: dict[str, Column] = {
     "seconds": SECONDS,
     **{name: METRICS[name] for name in LATER},
 }
-"""What the files measured: columns of ``results.csv`` whose means the table has."""
+"""Columns of ``results.csv`` whose means are in the table, in its order."""
 
 
 def settings_row(module: RefinementModule, config: str, checkpoint: str) -> dict[str, Any]:
-    """The settings of a job by name, of :data:`SETTINGS`; what its method does not have is left out.
+    """Settings of a job by the names of :data:`SETTINGS`; those that its method does not have are left out.
 
     Args:
-        module: Of the job.
+        module: Module of the job.
         config: Name of its configuration.
-        checkpoint: As it was given.
+        checkpoint: Checkpoint as the user gave it.
     """
     settings, target = module.settings, module.target
     row = {
@@ -54,20 +54,20 @@ def settings_row(module: RefinementModule, config: str, checkpoint: str) -> dict
 
 
 def write_hparams(output: Path, settings: Mapping[str, Any], means: Mapping[str, float | None]) -> None:
-    """Writes the row of a job into ``tensorboard/`` of its folder, in place of the one of an earlier end of the same job.
+    """Writes the row of a job into ``tensorboard/`` of its folder; it replaces the row of an earlier attempt at the same job.
 
     Args:
         output: Folder of the job.
-        settings: See :func:`settings_row`.
-        means: Over the finished images; those of :data:`MEANS` are written as ``mean/NAME``.
+        settings: Settings of the job; see :func:`settings_row`.
+        means: Means over the finished images; those of :data:`MEANS` are written as ``mean/NAME``.
     """
     folder = output / "tensorboard"
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("events.out.tfevents.*"):
-        old.unlink(missing_ok=True)  # another task may end the same job
+        old.unlink(missing_ok=True)  # another task may finish the same job at the same time
     with SummaryWriter(str(folder)) as writer:
         assert writer.file_writer is not None
-        # TensorBoard takes the columns from any one of the jobs it shows, so each names all of them.
+        # TensorBoard takes the columns from any one of the jobs that it shows, so each job names all columns.
         columns = [
             hp.Metric(f"mean/{name}", display_name=name, description=f"{column.heading}, {column.better} is better")
             for name, column in MEANS.items()

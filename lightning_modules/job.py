@@ -1,4 +1,4 @@
-"""A job of ``refine.py``: may it go on in its folder, and what became of it."""
+"""A job of ``refine.py``: whether it can continue in its folder, and its outcome."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ FORMER_NAMES = {
     '"sga.refinement.rounding.': '"lightning_modules.rounding.',
     '"sga.refinement.schedules.': '"lightning_modules.temperature.',
 }
-"""What the classes of methods were called before the core had a package of its own, for telling a job of then."""
+"""Module prefixes of the methods' classes and the names they had in earlier versions, to recognise jobs of those versions."""
 
 SEED_RULE = "pixels"
-"""What an image's noise depends on beside the seed; before this was part of a fingerprint, on the image's name."""
+"""Property of an image that seeds its noise, together with the seed of the run. Earlier versions used the image's name."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job.
+    """Outcome of a job.
 
     Attributes:
-        left: Names of the images of this process's share that are not finished.
-        missed: Finished images of the share whose files are not what was asked for, by name, each with a line.
-        failures: Why the last attempt at an unfinished image failed, by name: of the whole job where it is over, else of the share.
-        summary: Content of ``summary.json``; ``None`` while other processes are at work on the job.
+        left: Names of the unfinished images of this process's share.
+        missed: Message per finished image of the share whose file misses the target, by name.
+        failures: Reason why the last attempt at an unfinished image failed, by name: over the whole job once it is over, until then
+            over the share.
+        summary: Content of ``summary.json``; ``None`` while other processes work on the job.
     """
 
     left: Sequence[str]
@@ -51,17 +52,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """Images, how they are refined, and the folder where their results go; one of any number of processes that do it.
+    """A refinement of images into a folder, as one process sees it; any number of processes can share a job.
 
     Attributes:
         output: Folder of the job.
-        settings: Settings of the module by the names of its arguments, in plain types; with the weights, they decide the results.
-        module: The module that refines.
+        settings: Settings of the module by the names of its arguments, in plain types; they and the weights determine the results.
+        module: Module that refines.
         files: Images of the whole job.
         shard: ``(I, N)``: this process does every N-th image, from the I-th on; ``None``: all of them.
         config: Content of ``config.yaml``: all settings of the command in YAML, with ``seed:`` and ``model:``.
         name: Name of the configuration, for tables.
-        compared: Name of the image that is drawn side by side at the end, if any.
+        compared: Name of the image that ``comparison.png`` shows, if any.
     """
 
     output: Path
@@ -80,22 +81,22 @@ class Job:
 
     @property
     def share(self) -> list[ImageFile]:
-        """Images of this process, whatever is finished of them."""
+        """Images of this process, finished or not."""
         return share_of(self.files, self.shard)
 
     @property
     def of_shard(self) -> str:
-        """Which images are meant, for messages."""
+        """The shard as a phrase of messages, such as `` of shard 0/4``; empty without shards."""
         return " of shard {}/{}".format(*self.shard) if self.shard else ""
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names what decides a result: the settings of the model, its weights, wherever they lie, and the rule of the seeds."""
+        """Hash of all that determines a result: settings of the module, weights (not their path), and the rule of the seeds."""
         return _hash({**self._deciding, "seed_rule": SEED_RULE})
 
     @property
     def _former_fingerprint(self) -> str:
-        """What the same settings were named while noise depended on the names of images."""
+        """Hash of the same settings in versions where noise depended on the names of images."""
         return _hash(self._deciding, FORMER_NAMES)
 
     @property
@@ -105,11 +106,11 @@ class Job:
         return {**self.settings, **known}
 
     def begin(self) -> frozenset[str]:
-        """Names of the images of the share that are finished, once the folder, created where it is missing, is the job's.
+        """Names of the finished images of the share; claims the folder for this job, and creates it where it is missing.
 
         Raises:
-            ValueError: The folder is a file, or holds results of other settings or of other images, or there is no image of the
-                name that is to be compared.
+            ValueError: The folder is a file, or holds results of other settings or of other images, or no image has the name
+                :attr:`compared`.
         """
         if self.output.exists() and not self.output.is_dir():
             raise ValueError(f"--output {self.output}: is a file, not a folder")
@@ -138,9 +139,9 @@ class Job:
         write_atomically(self.output / CONFIG, self.config.encode())
 
     def finish(self) -> Outcome:
-        """What became of the share, and of the whole job where every image outside the share is finished or has failed.
+        """Outcome of the share; of the whole job once every image outside the share is finished or has failed.
 
-        Of the whole job, ``results.csv``, ``summary.json`` and its row of TensorBoard's table are written.
+        In the second case it writes ``results.csv``, ``summary.json`` and the job's row of TensorBoard's table.
 
         Raises:
             ValueError: A result is of other settings.
@@ -157,7 +158,7 @@ class Job:
         return Outcome(left, self._targets_missed(), summary["failures"], summary)
 
     def _targets_missed(self) -> dict[str, str]:
-        """Finished images of the share whose files are not what was asked for, by name, each with a line."""
+        """Message per finished image of the share whose file misses the target, by name."""
         target = self.module.target
         if target is None:
             return {}
@@ -166,17 +167,17 @@ class Job:
         return {result.image: target.missed(result.refined.bpp, result.refined.psnr_db) for result in missed}
 
     def _refusal(self) -> str:
-        """Why a job cannot go on in a folder of other settings, with the options that differ where that can be told."""
+        """Error message for a folder of other settings, with the options that differ where they can be found."""
         if is_claimed(self.output, self._former_fingerprint):
-            return f"{self.output} is that of a job of an earlier version, whose images had other noise: choose another --output"
+            return f"{self.output} belongs to a job of an earlier version, whose noise differs: choose another --output"
         options = self._different_options()
         if names_with_results(self.output):
             return f"{self.output} holds results of other settings{options}: choose another --output"
         ended = "or delete the folder if that job has ended"
-        return f"{self.output} is that of a job of other settings{options}, without results yet: choose another --output, {ended}"
+        return f"{self.output} belongs to a job of other settings{options}, without results yet: choose another --output, {ended}"
 
     def _different_options(self) -> str:
-        """In brackets, the options that differ from those in the folder of the job; empty where that cannot be told."""
+        """Options that differ from those in the folder, in brackets; empty where they cannot be found."""
         try:
             there, here = _options((self.output / CONFIG).read_text()), _options(self.config)
         except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
@@ -186,12 +187,12 @@ class Job:
 
 
 def _hash(settings: Mapping[str, Any], names: Mapping[str, str] | None = None) -> str:
-    """A name for settings, in which ``names`` are called by other ones."""
+    """Hash of settings, after ``names`` are replaced by other names: 16 hexadecimal digits."""
     return hashlib.sha256(_text(settings, names or {}).encode()).hexdigest()[:16]
 
 
 def _text(settings: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    """Settings as a text that is the same for the same settings."""
+    """Settings as a JSON text, equal for equal settings; ``names`` are replaced in it."""
     text = json.dumps(settings, sort_keys=True, default=str)
     for name, other in names.items():
         text = text.replace(name, other)
@@ -199,7 +200,7 @@ def _text(settings: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 
 def _options(config: str) -> dict[str, Any]:
-    """The settings of a ``config.yaml`` that decide results, by the names of their options."""
+    """Settings of a ``config.yaml`` that determine results, by the names of their options."""
     content = yaml.safe_load(config)
     options: dict[str, Any] = {"seed": content["seed"], **{f"model.{key}": value for key, value in content["model"].items()}}
     return {name: json.loads(_text({"value": value}, FORMER_NAMES)) for name, value in options.items()}

@@ -1,4 +1,4 @@
-"""The end of a job of ``refine.py`` in words: tables, failures, and the exit code."""
+"""Report at the end of a job of ``refine.py``: tables, failures, and the exit code."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sga.runs.results import read_result
 from sga.runs.table import print_table
 
 PRINTED = 50
-"""Images and failures that are printed one by one; of more, the table is that of the means."""
+"""Largest number of images in the printed table, and of printed failures; a table of more images has their means alone."""
 
 
 def print_outcome(job: Job, outcome: Outcome) -> None:
-    """Prints the table of a job that is over, or how far this process's share is, with what failed and what missed its target.
+    """Prints the table of a job that is over, or the progress of this process's share; then failures and missed targets.
 
-    Draws the image that is compared, too.
+    Also draws ``comparison.png`` where the job asks for it.
     """
     if outcome.summary is not None:
         _print_results(job, outcome.summary)
@@ -36,11 +36,11 @@ def print_outcome(job: Job, outcome: Outcome) -> None:
 
 
 def problem(job: Job, outcome: Outcome, interrupted: int | None = None) -> tuple[str, int] | None:
-    """A line and an exit code where the share is not what was asked for; ``None`` where it is.
+    """Error message and exit code of a share that is unfinished or missed a target; ``None`` if all is well.
 
     Args:
-        job: The job.
-        outcome: What became of it.
+        job: Job of this process.
+        outcome: Outcome of the job.
         interrupted: Exit code of the signal that ended this process's work, if any.
     """
     count = len(job.share)

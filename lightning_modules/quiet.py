@@ -1,6 +1,6 @@
-"""Quiet libraries.
+"""Filters for warnings and log lines of libraries that do not concern the user.
 
-Every command imports it before the project's other modules: some libraries that those import warn at their import.
+Every command imports this before the project's other modules, since some libraries warn when they are imported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ MESSAGES = (
     r".*isinstance\(treespec, LeafSpec\).*",
     r".*does not have many workers.*",
     r".*The `srun` command is available.*",  # the commands check the launch themselves
-    # Crops are numbered over the whole run and the sampler starts where the run stood.
+    # Crops are numbered over the whole run, and the sampler starts at the next number.
     r".*your dataloader is not resumable.*",
     r".*is not supported by the model summary.*",
     r".*Total length of `list` across ranks is zero.*",
@@ -27,7 +27,7 @@ for message in MESSAGES:
 
 class _WithoutTips(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        # Lightning says the latter also where nothing is read.
+        # Lightning logs the second also where it reads no checkpoint.
         return not any(text in record.getMessage() for text in ("Tip:", "`weights_only` was not set"))
 
 

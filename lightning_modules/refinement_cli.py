@@ -1,4 +1,4 @@
-"""The command line of ``refine.py``."""
+"""Command line of ``refine.py``."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ TRAINER_DEFAULTS = {
     "enable_checkpointing": False,
     "enable_progress_bar": False,
     "enable_model_summary": False,
-    "inference_mode": False,  # it would break autograd inside predict_step
+    "inference_mode": False,  # inference mode would break autograd inside predict_step
     "use_distributed_sampler": False,  # the data module shards its batches
 }
 
 
 class RefinementCLI(CommandLine):
-    """Model, data, trainer, and the folder of the run.
+    """Command line that builds the model, the data module and the trainer of a run of ``refine.py``.
 
     Args:
         args: Arguments of the command.
-        parser_settings: Settings of the parser, of ``jsonargparse.ArgumentParser``.
+        parser_settings: Arguments of ``jsonargparse.ArgumentParser``.
 
     Raises:
         ValueError: The settings cannot be run.
@@ -56,21 +56,21 @@ class RefinementCLI(CommandLine):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds what belongs to neither model nor data."""
+        """Adds the options that belong to neither the model nor the data."""
         parser.add_argument("--output", type=Path, required=True, help="Folder of the run; a rerun goes on in it.")
-        parser.add_argument("--seed", type=int, default=0, help="Of the noise; the same command repeats to the bit.")
-        parser.add_argument("--compare", type=str | None, default=None, help="Image to draw side by side as comparison.png.")
+        parser.add_argument("--seed", type=int, default=0, help="Seed of the noise; the same command gives the same files.")
+        parser.add_argument("--compare", type=str | None, default=None, help="Image to draw side by side in comparison.png.")
         parser.link_arguments("seed", "model.seed")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Under ``srun``, tasks share the images and know nothing of one another, unless a strategy makes one group of them."""
+        """The trainer. Tasks of ``srun`` share the images and work independently, unless ``--trainer.strategy`` is given."""
         number, tasks = slurm.task()
         environment: ClusterEnvironment | None
         if tasks > 1 and self.config.trainer.strategy == "auto":
             environment = LightningEnvironment()
-            environment.set_global_rank(0)  # each is the first of its own; Lightning took the task's number for it
+            environment.set_global_rank(0)  # each task is a group of its own; Lightning took the task's number for its rank
             if self.datamodule.shard is not None:
-                raise ValueError("srun shares the images out by itself: leave --data.shard away")
+                raise ValueError("srun shares the images out by itself: leave out --data.shard")
             self.datamodule.shard = number, tasks
         else:
             environment = slurm.cluster_environment()
@@ -80,18 +80,18 @@ class RefinementCLI(CommandLine):
         if isinstance(environment, slurm.SrunEnvironment):
             slurm.check_tasks(trainer.num_devices, trainer.num_nodes)
         if trainer.precision != "32-true":
-            raise ValueError("--trainer.precision must stay 32-true: --model.precision is that of the steps")
+            raise ValueError("--trainer.precision must stay 32-true: set the precision of the steps with --model.precision")
         return trainer
 
     def job(self) -> Job:
         """The job that the command line describes.
 
         Raises:
-            ValueError: Its folder is that of the images.
+            ValueError: Its folder is the folder of the images.
         """
         output: Path = self.config.output
         if not output.is_file() and output.resolve() == Path(self.config.data.root).resolve():
-            raise ValueError(f"--output {output}: is the folder of the images; give one of its own")
+            raise ValueError(f"--output {output}: is the folder of the images; give another folder")
         return Job(
             output=output,
             settings=self.config.as_dict()["model"],
@@ -105,8 +105,8 @@ class RefinementCLI(CommandLine):
 
 
 class CheckedRefinement(RefinementCLI):
-    """Builds the model and the data of a run, and no trainer."""
+    """Command line that builds the model and the data of a run without a trainer, to check its options."""
 
     def instantiate_classes(self) -> None:
-        """Checks what the parser alone cannot."""
+        """Builds the model and the data module, which check what the parser alone cannot."""
         self.config_init = self.parser.instantiate(self.config)

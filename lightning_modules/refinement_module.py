@@ -1,4 +1,4 @@
-"""``predict_step`` around :mod:`sga.photograph`: a Trainer gives devices, sharding of the images and callbacks."""
+"""Lightning module around :mod:`sga.photograph`: a Trainer adds devices, sharding of the images and callbacks."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from sga.refinement.settings import RefinerSettings
 from sga.refinement.target import Target
 
 NamedListener = Callable[[Sequence[str], Progress], None]
-"""``listener(names, progress)``: a :data:`sga.refinement.refiner.Listener` that hears which images are meant."""
+"""``listener(names, progress)``: a :data:`sga.refinement.refiner.Listener` that also receives the names of the images."""
 
 
 @dataclass(frozen=True)
 class RefinedImage:
-    """An image of the job and what became of it.
+    """A refined image of a job.
 
     Attributes:
         name: Name of the image in the job.
-        source: SHA-256 of the image's file.
-        photograph: Its files, curves and numbers.
+        source: SHA-256 of the image's file, in hexadecimal digits.
+        photograph: Files, curves and metrics of the image.
     """
 
     name: str
@@ -45,16 +45,16 @@ class RefinementModule(pl.LightningModule):
     """Refines the latents of images under a frozen codec and encodes them.
 
     Args:
-        checkpoint: Codec: a file or ``zoo:ARCHITECTURE/METRIC/QUALITY``.
-        lmbda: Weight of the distortion; by default the one of the checkpoint's training. With a target, where its search starts.
-        target_bpp: Bits per pixel that every file is to have, within 1 %, header included: lambda moves until it has.
-        target_psnr: PSNR in dB that every file is to decode to, within 0.05 dB, in the same way.
-        distortion: ``mse`` or ``ms_ssim``; by default the one of the checkpoint's training.
-        seed: Seed of the noise; an image's depends on it and on the image's pixels alone.
-        settings: How latents are optimised: the fields of :class:`sga.refinement.settings.RefinerSettings`.
+        checkpoint: Checkpoint of the codec: a file, ``embedded``, or ``zoo:ARCHITECTURE/METRIC/QUALITY``.
+        lmbda: Weight of the distortion; by default the lambda of the checkpoint's training. With a target, the search starts at it.
+        target_bpp: Target bits per pixel of every file, header included, reached within 1 % by moving lambda.
+        target_psnr: Target PSNR in dB of every file, reached within 0.05 dB by moving lambda; not together with ``target_bpp``.
+        distortion: ``mse`` or ``ms_ssim``; by default the distortion of the checkpoint's training.
+        seed: Seed of the noise; the noise of an image depends on it and on the image's pixels alone.
+        settings: Fields of :class:`sga.refinement.settings.RefinerSettings`.
 
     Raises:
-        ValueError: A number is out of range, or the checkpoint does not say its lambda and none is given.
+        ValueError: A number is out of range, both targets are given, or the checkpoint does not say its lambda and none is given.
         CheckpointError: The checkpoint cannot be used.
     """
 
@@ -80,13 +80,13 @@ class RefinementModule(pl.LightningModule):
         self.codec = self.loaded.codec
         self.seed = seed
         self.target = Target.of(target_bpp, target_psnr)
-        if self.target is not None:  # refuses what cannot reach it, before any work
+        if self.target is not None:  # refuses settings that cannot reach a target, before any work
             TargetedRefinement(self.loaded, self.objective, self.settings, self.target)
         self.failures: dict[str, str] = {}
         self.listeners: list[NamedListener] = []
 
     def predict_step(self, batch: RefinementBatch, batch_idx: int) -> list[RefinedImage]:
-        """Refines and encodes a batch; an image that fails goes into :attr:`failures` and the job goes on."""
+        """The refined images of a batch. The reason of one that fails goes into :attr:`failures`, and the job continues."""
         self.failures.update(batch.failures)
         if not batch.files:
             return []
@@ -103,14 +103,14 @@ class RefinementModule(pl.LightningModule):
                 self.failures[file.name] = _reason(outcome)
                 continue
             if not torch.isfinite(outcome.curves[:, 0]).all():
-                kept = "; the best latents of before are kept" if self.target is not None or self.settings.select == "best" else ""
+                kept = "; the best latents so far are kept" if self.target is not None or self.settings.select == "best" else ""
                 rank_zero_warn(f"{file.name}: the loss was not finite at some steps{kept}")
             images.append(RefinedImage(file.name, file.sha256(), outcome))
         return images
 
 
 def _reason(error: Exception) -> str:
-    """Why an image failed, for its line; what nobody expects leaves its traceback too."""
+    """The reason why an image failed, in one line; an unexpected error also prints its traceback."""
     if isinstance(error, ValueError):  # an image that cannot be refined, such as one too small for MS-SSIM
         return str(error)
     traceback.print_exception(error)

@@ -1,4 +1,4 @@
-"""What Slurm tells a process, and what a process asks of Slurm."""
+"""Slurm: the environment of a process, the launch of several tasks, and requeueing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
 
 class SrunEnvironment(SLURMEnvironment):
-    """One process of Lightning for each task of ``srun``.
+    """Cluster environment with one process of Lightning per task of ``srun``.
 
     Lightning's own reaction to SIGUSR1 is off: it writes a checkpoint inside the signal handler, in the middle of a step.
     """
@@ -21,12 +21,12 @@ class SrunEnvironment(SLURMEnvironment):
         super().__init__(auto_requeue=False)
 
     def validate_settings(self, num_devices: int, num_nodes: int) -> None:
-        """Raises ValueError where the launch does not fit the Trainer."""
+        """Raises ValueError where the number of tasks does not fit the Trainer."""
         check_tasks(num_devices, num_nodes)
 
 
 def job_id() -> str | None:
-    """The job as ``scontrol`` takes it, ``JOB`` or ``JOB_TASK``; None outside Slurm."""
+    """Identifier of the job for ``scontrol``, ``JOB`` or ``JOB_TASK``; ``None`` outside Slurm."""
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     return os.environ.get("SLURM_JOB_ID")
@@ -38,7 +38,7 @@ def is_requeued() -> bool:
 
 
 def requeue(job: str) -> str | None:
-    """Puts a job back into the queue; Slurm ends what still runs of it. Returns what went wrong, or None."""
+    """Puts a job back into the queue, upon which Slurm ends its processes. Returns an error message, or ``None``."""
     try:
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
     except OSError as error:
@@ -47,19 +47,19 @@ def requeue(job: str) -> str | None:
 
 
 def task() -> tuple[int, int]:
-    """This process's number and how many tasks ``srun`` has started; (0, 1) without ``srun``, and under ``torchrun``."""
+    """Number of this process among the tasks of ``srun``, and their count; (0, 1) without ``srun`` and under ``torchrun``."""
     if "SLURM_STEP_ID" not in os.environ or torch.distributed.is_torchelastic_launched():
         return 0, 1
     return int(os.environ["SLURM_PROCID"]), int(os.environ.get("SLURM_STEP_NUM_TASKS", os.environ.get("SLURM_NTASKS", "1")))
 
 
 def cluster_environment() -> ClusterEnvironment | None:
-    """How the processes of a Trainer find one another inside a job; None outside Slurm and under ``torchrun``.
+    """Environment by which the processes of a Trainer connect inside a job; ``None`` outside Slurm and under ``torchrun``.
 
     A single task launches its processes itself, as on a machine without Slurm.
 
     Raises:
-        ValueError: The job has several tasks, but this process was not started by ``srun``, or their number a node is not fixed.
+        ValueError: The job has several tasks, but ``srun`` did not start this process, or the tasks per node are not fixed.
     """
     if job_id() is None or torch.distributed.is_torchelastic_launched():
         return None
@@ -71,12 +71,12 @@ def cluster_environment() -> ClusterEnvironment | None:
         return LightningEnvironment()
     if "SLURM_NTASKS_PER_NODE" not in os.environ:
         each = tasks // _nodes()
-        raise ValueError(f"the tasks a node are not fixed: write '#SBATCH --ntasks-per-node={each}' in place of '--ntasks={tasks}'")
+        raise ValueError(f"the tasks per node are not fixed: write '#SBATCH --ntasks-per-node={each}', not '--ntasks={tasks}'")
     return SrunEnvironment()
 
 
 def check_tasks(num_devices: int, num_nodes: int) -> None:
-    """Compares what ``srun`` has started with ``--trainer.devices`` (of a node) and ``--trainer.num_nodes``.
+    """Compares the tasks of ``srun`` with ``--trainer.devices`` (per node) and ``--trainer.num_nodes``.
 
     Raises:
         ValueError: They differ; the message names the lines to change.

@@ -1,7 +1,7 @@
 """SOAP (Vyas et al. 2024, arXiv 2409.11321): Adam in the eigenbasis of Shampoo's preconditioner.
 
-All parameters of one shape are one stack, so that a step is a few batched products whatever the number of layers, and nothing
-waits for the device. A convolution's weight ``[O, I, k, k]`` is a tensor of three modes, O, I and k^2.
+All parameters of one shape are one stack, so that a step is a few batched products whatever the number of layers, and the host
+never waits for the device. A convolution's weight ``[O, I, k, k]`` is a tensor of three modes, O, I and k^2.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Soap(Optimizer):
         every: Steps between two updates of the eigenbases, at first and at most: a twentieth of the steps so far, which move them
             ever less.
         largest: Longest side of a preconditioner; longer modes have none.
-        smallest: A matrix with a side, of its first two, below this has Adam.
+        smallest: Least length of the first two sides of a parameter; with a shorter one it has Adam.
     """
 
     found_inf: Tensor
@@ -49,7 +49,7 @@ class Soap(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step from the gradients; all parameters that ever have one must have one now."""
+        """Does one step; every parameter that ever has a gradient must have one now."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -61,7 +61,7 @@ class Soap(Optimizer):
         return loss
 
     def _stacks(self, group: dict[str, Any]) -> list[list[nn.Parameter]]:
-        """Parameters that are updated together: those of one shape; all that have Adam are one."""
+        """Stacks of parameters that are updated together: those of one shape; all parameters with Adam form one stack."""
         stacks: dict[tuple[int, ...], list[nn.Parameter]] = {}
         for parameter in group["params"]:
             if parameter.requires_grad:

@@ -1,4 +1,4 @@
-"""The plan of a study: which runs of ``refine.py`` a file of ``configs/studies`` asks for, with all options checked."""
+"""Plan of a study: the runs of ``refine.py`` that a file of ``configs/studies`` lists, with all options checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sga.refinement.presets import CONFIGS
 from sga.runs.folder import CLASSICAL
 
 ONE_DEVICE = "--trainer.devices=1"
-"""Several would make Lightning start this command again for each of them, in the middle of the study."""
+"""Option of every run: with several devices, Lightning would start this command again per device in the middle of the study."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class PlannedRun:
     """A run of a study.
 
     Attributes:
-        name: Of its folder.
-        options: For ``refine.py``, ``--output`` among them.
-        steps: Adam steps an image.
-        images: Of this process's share.
+        name: Name of its folder.
+        options: Options of ``refine.py``, ``--output`` among them.
+        steps: Adam steps per image.
+        images: Number of images in this process's share.
     """
 
     name: str
@@ -39,12 +39,12 @@ class PlannedRun:
 
     @property
     def command(self) -> str:
-        """What does the same alone."""
+        """Command that does this run alone."""
         return shlex.join(["python", "refine.py", *self.options])
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice; YAML itself keeps the last."""
+    """YAML loader that refuses a key that a mapping has twice; YAML itself keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -62,13 +62,13 @@ def read_plan(config: Path, output: Path, root: str, more: Sequence[str] = ()) -
     """The runs of a study's file, with their options checked.
 
     Args:
-        config: The file.
+        config: File of the study.
         output: Folder of the study.
-        root: Images, as for ``refine.py``.
-        more: Options for every run, after the file's.
+        root: Folder or named set of images, as ``--data.root`` of ``refine.py``.
+        more: Options for every run, after those of the file.
 
     Raises:
-        ValueError: The file is no study, or an option of a run is wrong.
+        ValueError: The file is not a study, or an option of a run is wrong.
         OSError: The file cannot be read, or there are no images.
     """
     try:

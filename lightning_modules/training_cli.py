@@ -1,4 +1,4 @@
-"""The command line of ``train.py``."""
+"""Command line of ``train.py``."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from sga.cli import fail
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes the resolved configuration into the folder of the run; a resumed run writes it anew."""
+    """Callback that writes the resolved configuration into the folder of the run; a resumed run overwrites it."""
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Called once, on the first rank."""
+        """Writes ``config.yaml``; called once, on the first rank."""
         if stage != "fit":
             return
         output = Path(self.config.output)
@@ -42,7 +42,7 @@ class SaveConfig(SaveConfigCallback):
 
 
 class TrainingCLI(CommandLine):
-    """Model, data, trainer, and the folder of the run; runs the command.
+    """Command line that builds the model, the data module and the trainer of ``train.py`` and runs its subcommand.
 
     Args:
         args: Arguments of the command.
@@ -71,24 +71,24 @@ class TrainingCLI(CommandLine):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """What the command does, and which arguments of the Trainer's method belong to the module or the data."""
+        """Subcommands, each with the arguments of the Trainer's method that get no option of their own."""
         return {
             name: {"model", "dataloaders", "train_dataloaders", "val_dataloaders", "datamodule"}
             for name in ("fit", "validate", "test")
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds what belongs to neither model nor data."""
+        """Adds the options that belong to neither the model nor the data."""
         parser.add_argument("--output", type=Path, default=Path("runs/train"), help="Folder of the run; a rerun goes on in it.")
         parser.add_argument("--resume", default="auto", help="'auto': go on from last.ckpt, if any; 'never'; or a checkpoint.")
         parser.add_argument("--checkpoint_every", type=int, default=500, help="Steps between two writings of last.ckpt.")
-        parser.add_argument("--checkpoint_minutes", type=float, default=10, help="Longest time between two writings of it.")
+        parser.add_argument("--checkpoint_minutes", type=float, default=10, help="Most minutes between two writings of last.ckpt.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Finds the checkpoint to test or validate before the settings are read from it.
+        """Parses the arguments and finds the checkpoint to test or validate, from which Lightning then reads settings.
 
         Raises:
-            ValueError: The run has none.
+            ValueError: The run has no checkpoint.
         """
         super().parse_arguments(parser, args)
         config = self.config.get("test") or self.config.get("validate")
@@ -97,16 +97,16 @@ class TrainingCLI(CommandLine):
         config.weights_only = True  # checkpoints hold plain types alone
         if config.ckpt_path is None:
             config.ckpt_path = str(checkpoint_to_measure(Path(config.output)))
-        read_training(Path(config.ckpt_path))  # refuses what is none
+        read_training(Path(config.ckpt_path))  # refuses other files
 
     def before_instantiate_classes(self) -> None:
-        """A test has its weights from its checkpoint, and codes too few images for a compilation to pay."""
+        """Turns off warm start and compilation for a test: its weights are in the checkpoint, and its images are too few."""
         config = self.config.get("test") or self.config.get("validate")
         if config is not None:
             config.model.warm_start, config.model.compile = None, False
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Adds the logger, the checkpoints and the callbacks of the project to what the configuration asks for."""
+        """The trainer of the configuration, with the logger, the checkpoints and the callbacks of the project added."""
         config = self.config[self.subcommand]
         output = Path(config.output)
         self.resumed = checkpoint_to_resume(config.resume, output) if self.subcommand == "fit" else None
@@ -116,7 +116,7 @@ class TrainingCLI(CommandLine):
             check_same_training(self.resumed, training, self.config_init[self.subcommand].model)
             self.step = int(training["global_step"])
         if config.trainer.logger is None or config.trainer.logger is True:
-            # No version: the curves of a resumed run are one. What a killed run logged after its checkpoint is logged anew.
+            # No version: a resumed run continues its curves. Values that a killed run logged after its checkpoint are purged.
             purge: dict[str, Any] = {"purge_step": self.step} if self.subcommand == "fit" else {}
             kwargs["logger"] = TensorBoardLogger(output, name="tensorboard", version="", default_hp_metric=False, **purge)
         callbacks = [
@@ -131,7 +131,7 @@ class TrainingCLI(CommandLine):
         if config.trainer.logger is not False:
             callbacks += [LearningRateMonitor("step"), Throughput()]
         if self.subcommand == "test":
-            kwargs["precision"] = "32-true"  # files are coded in fp32, whatever the model was trained in
+            kwargs["precision"] = "32-true"  # files are coded in fp32, whatever the precision of the training
         if config.data.valid is not None:
             callbacks.append(ModelCheckpoint(output, Path(BEST).stem, MONITOR, enable_version_counter=False))
         kwargs["default_root_dir"] = output
@@ -141,22 +141,22 @@ class TrainingCLI(CommandLine):
         return trainer
 
     def before_test(self) -> None:
-        """Files are coded in fp32, and that means it."""
+        """Turns TF32 off: files are coded in full fp32."""
         torch.backends.cudnn.allow_tf32 = False
 
     def after_test(self) -> None:
-        """Exit code 1 where an image could not be tested."""
+        """Ends the program with exit code 1 where an image could not be tested."""
         (files,) = (callback for callback in self.trainer.callbacks if isinstance(callback, FileEvaluation))  # type: ignore[attr-defined]
         if files.failed:
             fail(f"{len(files.failed)} images could not be tested: {', '.join(files.failed[:10])}", 1)
 
     def before_validate(self) -> None:
-        """Refuses a validation of nothing."""
+        """Refuses a validation without images."""
         if self.config_init["validate"].data.valid is None:
             raise ValueError("validate needs images: give their folder with --data.valid")
 
     def before_fit(self) -> None:
-        """Goes on from the checkpoint that ``--resume`` says."""
+        """Resumes from the checkpoint that ``--resume`` selects, if any."""
         config = self.config_init[self.subcommand]
         if config.ckpt_path is not None:
             raise ValueError(f"fit goes on from a checkpoint with --resume {config.ckpt_path}, not with --ckpt_path")

@@ -1,4 +1,4 @@
-"""The configurations of ``train.py`` by their names, and those of the published qualities, which a table gives."""
+"""Configurations of ``train.py`` by name: files of ``configs/train``, and published qualities from a table."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def known_configs() -> list[str]:
 
 
 def training_configs(name: str) -> list[str]:
-    """Values of ``--config`` for a name: the path of a file, or of a codec's file and the settings of a published quality.
+    """Values of ``--config`` for a name: the path of a file; for a published quality also its settings, as JSON.
 
     Args:
-        name: A name of ``configs/train`` (``scale_hyperprior``, ``length/short``), a path, or either of a codec with a quality
-            behind it: ``scale_hyperprior/mse_4``.
+        name: Name of a file of ``configs/train`` (``scale_hyperprior``, ``length/short``), a path, or the name or path of a codec
+            followed by a quality (``scale_hyperprior/mse_4``).
 
     Raises:
         ValueError: There is no such file or no such quality.
@@ -36,7 +36,7 @@ def training_configs(name: str) -> list[str]:
     if former:
         codec = "cheng2020_anchor" if "cheng2020" in name else "scale_hyperprior"
         raise ValueError(
-            f"--config {name}: qualities have no files any more: name codec and quality in one, such as "
+            f"--config {name}: qualities no longer have files: give codec and quality as one name, such as "
             f"--config {codec}/{former[1]} in place of --config {codec} --config {name}"
         )
     of_quality = re.fullmatch(r"(.+)/((?:mse|ms_ssim)_\d+)", name)

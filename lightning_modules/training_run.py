@@ -1,4 +1,4 @@
-"""A run of ``train.py``: the checkpoint that it goes on from, what it cannot change there, and how it ends after a signal."""
+"""A run of ``train.py``: the checkpoint that it resumes from, the settings that it cannot change, and its end after a signal."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ FIXED = ("lmbda", "distortion", "optimiser", "schedule", "learning_rate", "auxil
 
 
 def checkpoint_to_measure(output: Path) -> Path:
-    """The checkpoint of a run that is tested: the best by validation, or the last where there was none.
+    """Checkpoint of a run to test: the best by validation, or the last where there was no validation.
 
     Raises:
-        ValueError: The run has none.
+        ValueError: The run has no checkpoint.
     """
     for path in (output / BEST, output / LAST):
         if path.is_file():
@@ -34,11 +34,11 @@ def checkpoint_to_measure(output: Path) -> Path:
 
 
 def checkpoint_to_resume(resume: str, output: Path) -> Path | None:
-    """The checkpoint that a run goes on from.
+    """Checkpoint that a run resumes from; ``None`` where it starts anew.
 
     Args:
-        resume: ``auto``, ``never`` or a path. A job that Slurm has started again goes on from its own last checkpoint in any case.
-        output: Folder of the run. ``never`` puts its last checkpoint aside.
+        resume: ``auto``, ``never`` or a path. A job that Slurm has requeued resumes from its own last checkpoint in any case.
+        output: Folder of the run; with ``never``, its last checkpoint is renamed to ``last.ckpt.old``.
     """
     last = output / LAST
     if last.is_file() and (resume == "auto" or slurm.is_requeued()):
@@ -49,10 +49,10 @@ def checkpoint_to_resume(resume: str, output: Path) -> Path | None:
 
 
 def check_same_training(checkpoint: Path, training: Mapping[str, Any], module: TrainingModule) -> None:
-    """Refuses to go on with another training than the one that a checkpoint, whose content is ``training``, holds.
+    """Refuses a checkpoint whose content, ``training``, is of another training than that of ``module``.
 
     Raises:
-        ValueError: Codec, objective or what the optimiser's state holds differ.
+        ValueError: The codec or a setting of :data:`FIXED` differs.
     """
     asked: dict[str, Any] = {**codec_spec(module.codec), **{name: module.hparams[name] for name in FIXED}}
     held = {**training.get("codec", {}), **training.get("hyper_parameters", {})}
@@ -65,14 +65,14 @@ def check_same_training(checkpoint: Path, training: Mapping[str, Any], module: T
 
 
 def after_signal(stop: Stopped) -> int:
-    """Says where a stopped run stands and, at a time limit of Slurm, puts the job back into the queue. The exit code."""
+    """Exit code after a signal; prints the step of the stopped run and, at Slurm's time limit, requeues the job."""
     if not stop.is_global_zero:
         return 0
     line = f"stopped by {stop.signum.name} at step {stop.step}, which {stop.checkpoint} holds"
     job = slurm.job_id()
     if stop.signum == signal.SIGUSR1 and job is not None:
         print(f"{line}: requeueing job {job}", file=sys.stderr, flush=True)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm's, for what still runs of the job
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm sends it to the running processes of a requeued job
         problem = slurm.requeue(job)
         if problem is None:
             return 0

@@ -1,4 +1,4 @@
-"""What a training of one codec for all rates draws and how it weighs them."""
+"""Lambdas that a training of one codec for all rates draws, and the weights of their losses."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def lmbdas_of(numbers: Sequence[int], least: float, greatest: float) -> Tensor:
 
 
 def loss_weight(lmbda: Tensor) -> Tensor:
-    """By what the loss of a crop is multiplied, ``[B]``: the same relative gain then counts the same at every rate."""
+    """Factor of the loss of each crop, ``[B]``, with which the same relative gain counts the same at every rate."""
     return (lmbda / REFERENCE_LMBDA) ** -LOSS_SLOPE

@@ -1,1 +1,1 @@
-"""What finished models and runs show: pictures and tables."""
+"""Reports of finished models and runs: pictures and tables."""

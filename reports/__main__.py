@@ -1,7 +1,7 @@
-"""A report of a finished run, or of a folder of runs: ``python -m reports STUDY -o OUT``.
+"""A report on a finished run, or on a folder of runs: ``python -m reports STUDY -o OUT``.
 
 Writes ``OUT/index.html``, one page with everything, ``OUT/figures/`` (PNG, SVG, CSV) and ``OUT/tables/`` (Markdown, HTML, CSV).
-Nothing is refined anew; what the runs do not allow is left out, with a line that says why.
+Nothing is refined again. Parts that the runs do not allow are left out, with a line that says why.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("study", type=Path, help="folder of a run of refine.py, or one that holds several")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder of the report")
     parser.add_argument("--reference", metavar="RUN", help="run that tables compare with; by default the unrefined latents")
-    parser.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="that pictures show; by default SGA's and the best")
+    parser.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="runs in pictures; by default SGA's best and another")
     parser.add_argument("--image", help="image that is drawn; by default the one that gained most")
     parser.add_argument("--at", type=pixel, metavar="X,Y", help="left and top of the crops; by default where the runs differ most")
-    parser.add_argument("--size", type=positive, default=160, help="of the crops, in pixels (default: 160)")
-    parser.add_argument("--originals", type=Path, metavar="DIR", help="photographs, where the runs no longer find them")
+    parser.add_argument("--size", type=positive, default=160, help="side of the crops in pixels (default: 160)")
+    parser.add_argument("--originals", type=Path, metavar="DIR", help="folder of the photographs, if they have moved")
     args = parser.parse_args(arguments)
     with errors_in_one_line():
         study = read_study(args.study)

@@ -1,12 +1,12 @@
 """BD-rate and BD-PSNR between the curves of a study, with bootstrap intervals over images.
 
-The documented number is the BD of the mean curves: each point is the mean bpp and the mean PSNR (or the dB of the mean MS-SSIM)
-over the images, and the BD is of those points, which is what published tables have. Beside it stands the mean over images of each
-image's own BD-rate; the two differ, since dear images weigh more in a mean bpp.
+The main number is the BD of the mean curves, as in published tables: each point is the mean bpp and the mean PSNR (or the mean
+MS-SSIM in dB) over the images. Beside it is the mean of the BD-rates of single images. The two differ, since images that need many
+bits weigh more in a mean bpp.
 
-BD after Bjontegaard (VCEG-M33), by piecewise cubic interpolation (PCHIP) of the package ``bjontegaard`` over the range that the two
-curves share; no curve is extrapolated. Intervals are percentiles of the BD of mean curves over samples of the images, drawn with
-replacement; both curves of a pair keep the same images.
+BD follows Bjontegaard (VCEG-M33), with the piecewise cubic interpolation (PCHIP) of the package ``bjontegaard`` over the range that
+the two curves share; no curve is extrapolated. Intervals are percentiles of the BD of mean curves over samples of the images, drawn
+with replacement; both curves of a pair have the same images in each sample.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ LEAST_POINTS = 4
 
 @dataclass(frozen=True)
 class Bd:
-    """A curve against an anchor.
+    """Bjontegaard differences of a curve against an anchor.
 
     Attributes:
         anchor: Name of the anchor.
         test: Name of the other curve.
         metric: Name of the metric of quality.
-        images: Over which the means are.
+        images: Names of the images of the means.
         rate: BD-rate of the mean curves in per cent; negative where the test needs fewer bits.
-        rate_interval: Of it; ``None`` of a single image, and where some sample of the images has no BD.
-        quality_db: BD-PSNR (or of MS-SSIM in dB) of the mean curves; ``None`` where the curves share no range of bpp.
-        quality_interval: Of it.
-        rate_of_images: Mean of the BD-rates of single images in per cent, over those that have one; ``None`` where none has.
-        images_with_rate: How many have one.
-        overlap_db: The range of quality that the curves share, over which the BD-rate is.
-        overlap: The part of the two curves' whole range of quality that it is.
+        rate_interval: Bootstrap interval of ``rate``; ``None`` for a single image, and where a sample of the images has no BD-rate.
+        quality_db: BD-PSNR in dB (or BD of another metric in dB) of the mean curves; ``None`` if they share no range of bpp.
+        quality_interval: Bootstrap interval of ``quality_db``; ``None`` as for ``rate_interval``.
+        rate_of_images: Mean in per cent of the BD-rates of single images, over those that have one; ``None`` where none has.
+        images_with_rate: Number of images that have a BD-rate of their own.
+        overlap_db: Range of quality in dB that the curves share, over which the BD-rate is taken.
+        overlap: Length of ``overlap_db`` as a share, in [0, 1], of the range of quality of both curves together.
     """
 
     anchor: str
@@ -60,7 +60,11 @@ class Bd:
 
 
 def bd_rate(bpp: Floats, quality: Floats, test_bpp: Floats, test_quality: Floats) -> float:
-    """BD-rate in per cent of a test against an anchor, whose bpp and quality in dB come first; all ascending in bpp.
+    """BD-rate in per cent of a test curve against an anchor.
+
+    Args:
+        bpp, quality: Bits per pixel and quality in dB of the anchor, ``[n]``, ascending in bpp.
+        test_bpp, test_quality: Bits per pixel and quality in dB of the test curve, ``[m]``, ascending in bpp.
 
     Raises:
         ValueError: A curve has fewer than 4 points or falls somewhere, or the curves share no range of quality.
@@ -74,7 +78,7 @@ def bd_rate(bpp: Floats, quality: Floats, test_bpp: Floats, test_quality: Floats
 
 
 def bd_quality(bpp: Floats, quality: Floats, test_bpp: Floats, test_quality: Floats) -> float:
-    """BD-PSNR (or of another quality in dB), as :func:`bd_rate`.
+    """BD-PSNR in dB (or BD of another metric in dB) of a test curve against an anchor; arguments as for :func:`bd_rate`.
 
     Raises:
         ValueError: A curve has fewer than 4 points or falls somewhere, or the curves share no range of bpp.
@@ -88,7 +92,14 @@ def bd_quality(bpp: Floats, quality: Floats, test_bpp: Floats, test_quality: Flo
 
 
 def compare(anchor: RateCurve, test: RateCurve, metric: str, samples: int = 1000, seed: int = 0) -> Bd:
-    """A curve against an anchor, over the images that both have measured at all their points.
+    """Bjontegaard differences of a curve against an anchor, over the images that both have at all their points.
+
+    Args:
+        anchor: Curve to compare with.
+        test: Curve that is compared.
+        metric: Name of the metric of quality.
+        samples: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
 
     Raises:
         ValueError: The curves share no image, or :func:`bd_rate` refuses their means.
@@ -128,7 +139,7 @@ def compare(anchor: RateCurve, test: RateCurve, metric: str, samples: int = 1000
 
 
 def pairs(curves: Sequence[RateCurve], metric: str, samples: int = 1000) -> tuple[list[Bd], list[str]]:
-    """Every curve against every one before it, but for pairs of classical codecs; and a line for all that is left out."""
+    """Differences of every pair of curves, except two classical codecs; and the reasons for pairs that are left out."""
     found, left_out = [], []
     long = [curve for curve in curves if len(curve.points) >= LEAST_POINTS]
     if short := [f"{curve.name} has {len(curve.points)}" for curve in curves if len(curve.points) < LEAST_POINTS]:
@@ -147,7 +158,7 @@ def pairs(curves: Sequence[RateCurve], metric: str, samples: int = 1000) -> tupl
 
 def _check(bpp: Floats, quality: Floats) -> None:
     if len(bpp) < LEAST_POINTS:
-        raise ValueError(f"a BD-rate needs {LEAST_POINTS} points a curve, here are {len(bpp)}")
+        raise ValueError(f"a BD-rate needs {LEAST_POINTS} points per curve, here are {len(bpp)}")
     if not (np.isfinite(quality).all() and (np.diff(bpp) > 0).all() and (np.diff(quality) > 0).all()):
         raise ValueError(f"a curve does not rise with the rate all along: bpp {_listed(bpp)}, dB {_listed(quality)}")
 

@@ -17,7 +17,7 @@ from sga.quality import METRICS, NOT_AVAILABLE
 
 
 def table(found: Sequence[Bd], metric: str) -> Table:
-    """A row a pair."""
+    """A table with a row per pair of curves."""
     name = METRICS[metric].title
     columns = ("curve", "against", "BD-rate", f"BD-{name}", "mean of BD-rates of images", "images", "overlap")
     rows = [
@@ -51,14 +51,14 @@ def table(found: Sequence[Bd], metric: str) -> Table:
         for bd in found
     ]
     note = (
-        f"Of mean curves over the images, by PCHIP, with {LEVEL} % bootstrap intervals over images. Overlap: the quality that both "
-        "curves reach, and its part of all that either reaches. Negative BD-rates and positive decibels are gains."
+        f"Differences of mean curves over the images, by PCHIP, with {LEVEL} % bootstrap intervals over images. Overlap: the range "
+        "of quality that both curves reach, and its share of the range of both. Negative BD-rates and positive dB are gains."
     )
     return Table(f"Bjontegaard differences, {name}", columns, rows, data_columns, data, note)
 
 
 def tables(study: Study) -> tuple[dict[str, Table], list[str]]:
-    """One per distortion, by its name, where two curves of the study have a BD-rate; and what they leave out, and why."""
+    """A table per distortion, by its name, where two curves of the study have a BD-rate; and the reasons for what is left out."""
     curves, made, left_out = study_curves(study), dict[str, Table](), dict[str, None]()
     for metric in plotted(curves):
         found, reasons = pairs(curves, metric)
@@ -69,7 +69,7 @@ def tables(study: Study) -> tuple[dict[str, Table], list[str]]:
 
 
 def section(study: Study, options: Options) -> Section:
-    """:func:`tables` as a part of a report.
+    """The section of a report with the tables of :func:`tables`.
 
     Raises:
         ValueError: No two curves of the study have a BD-rate.
@@ -87,7 +87,7 @@ def _in_brackets(interval: Interval | None, form: str) -> str:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs the command (``args``: of it, by default the process's)."""
+    """Runs the command; ``args`` are by default those of the process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="folder of runs of refine.py")
     chosen = parser.parse_args(args)

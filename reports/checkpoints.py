@@ -1,7 +1,7 @@
 """A Markdown table of models from finished runs of ``refine.py``: ``python reports/checkpoints.py RUN ... > docs/table.md``.
 
-A row a run: the codec and lambda of its checkpoint, what the unrefined files measured, and the published point of that codec and
-lambda with the gap to it. Nothing is computed anew; ``--model.steps 0`` makes a run that has what is needed.
+The table has a row per run: the codec and lambda of its checkpoint, the means of the unrefined files, and the R-D loss of the
+published point of that codec and lambda with the gap to it. Nothing is measured again; a run with ``--model.steps 0`` suffices.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COLUMNS = (*FOUND, "R-D loss of the means", "published", "gap", *(METRICS[name].
 
 
 def row(run: Path) -> list[str]:
-    """The cells of a run.
+    """Cells of the table for a run.
 
     Raises:
         CheckpointError: The run's checkpoint cannot be used.

@@ -1,14 +1,14 @@
 """Classical codecs measured on the photographs of a study: ``python -m reports.classical --root DIR -o STUDY/classical``.
 
-JPEG, WebP, AVIF, HEVC intra (HEIC) and JPEG XL, through Pillow and its plugins. Each photograph goes through each codec at each
-quality; what is measured is the file: its bytes, container and header included, over the pixels, and PSNR and MS-SSIM of the
-8-bit RGB image that it decodes to, by the same functions as the refined files. One image at a time is written, so that a command
-that was stopped goes on where it was.
+The codecs are JPEG, WebP, AVIF, HEVC intra (HEIC) and JPEG XL, through Pillow and its plugins. Each photograph is coded with each
+codec at each quality. The measurements are of the file: its bits per pixel, container and header included, and the metrics of the
+8-bit RGB image that it decodes to, by the same functions as for refined files. Each measurement is written at once, so that a
+command that was stopped continues where it was.
 
-The settings are the codecs' slow ones, tuned for PSNR where an encoder has such a switch: the default tunings of AVIF and HEVC look
-for visual quality, which cost AVIF about half a decibel on an embedded photograph. AVIF has speed 3: there 2 and 0 gained nothing
-that could be measured, and 4 lost 1.5 % of the rate. WebP knows 4:2:0 alone, JPEG XL full colour alone; for the others both are
-measured.
+The settings are the codecs' slow ones, tuned for PSNR where an encoder has such a switch: the default tunings of AVIF and HEVC aim
+at visual quality, which cost AVIF about half a decibel on an embedded photograph. AVIF has speed 3: on that photograph, speeds 2
+and 0 gained nothing measurable, and 4 needed 1.5 % more bits. WebP has 4:2:0 alone, JPEG XL full colour alone; the others are
+measured with both.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ INSTALL = "pip install -e .[reports]"
 
 @dataclass(frozen=True)
 class ClassicalCodec:
-    """A codec with its settings.
+    """A classical codec with its settings.
 
     Attributes:
-        name: For figures and the command line.
-        format: Pillow's name of it.
-        settings: For ``Image.save``.
-        qualities: From about 0.1 to 2 bits a pixel of a photograph, or as low as the codec goes; ascending.
-        package: What adds the format to Pillow; ``None`` where Pillow itself has it.
+        name: Name in figures and on the command line.
+        format: Pillow's name of the format.
+        settings: Arguments of ``Image.save``.
+        qualities: Values of the codec's quality setting, ascending; about 0.1 to 2 bits per pixel on a photograph, or as low as
+            the codec goes.
+        package: Package that adds the format to Pillow; ``None`` where Pillow itself has it.
     """
 
     name: str
@@ -73,14 +74,14 @@ class ClassicalCodec:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A photograph through a codec at a quality.
+    """Measurement of a photograph, coded with a classical codec at one quality.
 
     Attributes:
-        codec: Its name.
-        quality: On the codec's own scale.
-        settings: The other settings, in words.
-        bytes: Of the file.
-        measured: Numbers of the file, whose columns are beside the others.
+        codec: Name of the codec.
+        quality: Value of the codec's quality setting, on its own scale.
+        settings: Other settings, in words; see :func:`in_words`.
+        bytes: Size of the file in bytes.
+        measured: Metrics of the file.
     """
 
     codec: str
@@ -96,7 +97,7 @@ class Measurement:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """The measurement whose values are in a row; metrics that are newer than the row may be missing from it.
+        """The measurement of a row; metrics that are newer than the row may be missing from it.
 
         Raises:
             KeyError, TypeError: The row is damaged.
@@ -114,7 +115,7 @@ def _jpeg(subsampling: str) -> ClassicalCodec:
 
 
 def _avif(subsampling: str) -> ClassicalCodec:
-    # Tiles, which Pillow would cut large images into, are for speed and cost bits.
+    # Pillow would cut large images into tiles, which are faster but cost bits.
     settings = {"subsampling": subsampling, "speed": 3, "autotiling": False, "advanced": {"tune": "psnr"}}
     return ClassicalCodec(f"AVIF {subsampling}", "AVIF", settings, (10, 15, 20, 30, 40, 50, 60, 70, 80))
 
@@ -137,7 +138,7 @@ CODECS = (
 
 
 def missing(codec: ClassicalCodec) -> str | None:
-    """Why a codec cannot be used here; ``None`` where it can. Adds its format to Pillow."""
+    """Reason why a codec cannot be used here; ``None`` where it can, after adding its format to Pillow."""
     try:
         plugin = importlib.import_module(codec.package) if codec.package is not None else None
     except ImportError as error:
@@ -150,7 +151,7 @@ def missing(codec: ClassicalCodec) -> str | None:
 
 
 def measure(codec: ClassicalCodec, image: Tensor, quality: int) -> Measurement:
-    """A uint8 image ``[3, H, W]`` through a codec and back.
+    """Measurement of a uint8 image ``[3, H, W]`` that is encoded and decoded by a codec.
 
     Raises:
         ImageError: The codec refuses the image.
@@ -165,13 +166,13 @@ def measure(codec: ClassicalCodec, image: Tensor, quality: int) -> Measurement:
 
 
 def in_words(codec: ClassicalCodec) -> str:
-    """The settings but the quality, such as ``effort 9``."""
+    """Settings of a codec without the quality, as text, such as ``effort 9``."""
     nested = (value.items() if isinstance(value, dict) else [(key, value)] for key, value in codec.settings.items())
     return ", ".join(f"{key} {value}" for items in nested for key, value in items)
 
 
 def read_measurements(path: Path) -> tuple[str, tuple[Measurement, ...]]:
-    """SHA-256 of the photograph's file and the measurements in an image's JSON file; none where the file is not there.
+    """SHA-256 of the photograph's file and the measurements in an image's JSON file; both empty where there is no such file.
 
     Raises:
         ValueError: The file is damaged.
@@ -187,12 +188,12 @@ def read_measurements(path: Path) -> tuple[str, tuple[Measurement, ...]]:
 
 
 def measure_image(file: ImageFile, codecs: Iterable[ClassicalCodec], output: Path) -> tuple[int, list[str]]:
-    """Measures what is not yet in ``output/images/NAME.json`` and writes it there, row by row.
+    """Measures a photograph and writes the rows that ``output/images/NAME.json`` lacks, one at a time.
 
-    Rows of other codecs stay; those of other settings of a codec are replaced.
+    Rows of other codecs stay; rows of other settings of a codec are replaced.
 
     Returns:
-        How many rows were new, and a line for each codec that refuses the image.
+        Number of new rows, and an error message per codec that refuses the image.
 
     Raises:
         ImageError: The photograph cannot be read.
@@ -214,7 +215,7 @@ def measure_image(file: ImageFile, codecs: Iterable[ClassicalCodec], output: Pat
                 rows[codec.name, quality] = measure(codec, image, quality)
             except ImageError as error:
                 refused.append(str(error))
-                break  # it would refuse every quality
+                break  # the codec would refuse every quality
             content = {"image": file.name, "source": source, "rows": [row.row for row in rows.values()]}
             write_atomically(path, json.dumps(content, indent=1).encode())
             new += 1
@@ -222,7 +223,7 @@ def measure_image(file: ImageFile, codecs: Iterable[ClassicalCodec], output: Pat
 
 
 def collect(output: Path) -> int:
-    """Writes ``results.csv`` and ``results.json``, a row an image, codec and quality, from the files of the images."""
+    """Number of rows in ``results.csv`` and ``results.json``, which it writes from the files of the images."""
     rows = [
         {"image": path.stem, **row.row} for path in sorted((output / IMAGES).glob("*.json")) for row in read_measurements(path)[1]
     ]
@@ -232,13 +233,13 @@ def collect(output: Path) -> int:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs the command (``args``: of it, by default the process's)."""
+    """Runs the command; ``args`` are by default those of the process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--root", default=SAMPLES, help="folder of photographs, as --data.root of refine.py (default: the embedded ones)"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the measurements; a rerun goes on in it")
-    parser.add_argument("--codecs", nargs="+", choices=[codec.name for codec in CODECS], metavar="NAME", help="some of them only")
+    parser.add_argument("--codecs", nargs="+", choices=[codec.name for codec in CODECS], metavar="NAME", help="only these codecs")
     chosen = parser.parse_args(args)
     with errors_in_one_line():
         codecs = []

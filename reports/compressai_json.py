@@ -1,6 +1,6 @@
 """The curves of a study in CompressAI's JSON layout: ``python -m reports.compressai_json STUDY -o DIR``.
 
-A file a curve, as ``compressai.utils.eval_model`` and ``compressai.utils.bench`` print them, for
+There is a file per curve, in the layout that ``compressai.utils.eval_model`` and ``compressai.utils.bench`` print, for
 
     python -m compressai.utils.plot -f DIR/*.json -m psnr -o rd.png
 """
@@ -25,7 +25,7 @@ KINDS = {"base": "the encoder's latents", "method": "refined latents", "classica
 
 
 def content(curve: RateCurve, images: Sequence[str], with_ms_ssim: bool) -> dict[str, Any]:
-    """The JSON of a curve: means over images, ascending in bpp. PSNR is in dB, MS-SSIM is not, as in CompressAI's own files."""
+    """Content of the JSON file of a curve: means over images, ascending in bpp; PSNR in dB and MS-SSIM in [0, 1]."""
     bpp, psnr = curve.means(images, "psnr_db")
     results = {"bpp": bpp.tolist(), "psnr-rgb": psnr.tolist()}
     if with_ms_ssim:
@@ -35,7 +35,7 @@ def content(curve: RateCurve, images: Sequence[str], with_ms_ssim: bool) -> dict
 
 
 def write(study: Study, output: Path) -> tuple[list[Path], list[str]]:
-    """Writes a file a curve, all over the same images; returns the paths, and a line for all that is left out.
+    """Paths of the files, one per curve and all over the same images, which it writes; and the reasons for curves left out.
 
     Raises:
         ValueError: The runs share no image that has a PSNR.
@@ -58,14 +58,14 @@ def write(study: Study, output: Path) -> tuple[list[Path], list[str]]:
 
 
 def _free(name: str, taken: Set[str]) -> str:
-    """A file's name of a curve's: letters, digits and dots, and a number where another file has it already."""
+    """Free file name for a curve: its name in letters, digits, dots and underscores, and a number where that is taken."""
     plain = re.sub(r"[^A-Za-z0-9.]+", "_", name).strip("_")
     candidates = (plain if number == 1 else f"{plain}_{number}" for number in count(1))
     return next(candidate for candidate in candidates if candidate.lower() not in taken)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs the command (``args``: of it, by default the process's)."""
+    """Runs the command; ``args`` are by default those of the process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="folder of runs of refine.py, or one run")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the JSON files")

@@ -1,4 +1,4 @@
-"""The curves that a run of ``refine.py`` has kept of its images."""
+"""Curves of the images of a run of ``refine.py``, from its TensorBoard folder."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Curve(NamedTuple):
 def curves(run: Run, image: str) -> dict[str, Curve]:
     """Curves of an image of a run by their tags: ``relaxed/loss``, ``relaxed/tau``, ``true/rd_loss``, ``true/bpp`` and others.
 
-    Empty where the run has kept none.
+    Empty where the run has no TensorBoard folder of the image.
     """
     from tensorboard.backend.event_processing import event_accumulator
 
     folder = run.path / TENSORBOARD / image
     if not folder.is_dir():
         return {}
-    everything = {event_accumulator.SCALARS: 0, event_accumulator.IMAGES: 1}  # 0: all of them
+    everything = {event_accumulator.SCALARS: 0, event_accumulator.IMAGES: 1}  # 0 keeps all
     events = event_accumulator.EventAccumulator(str(folder), size_guidance=everything).Reload()
     found = {}
     for tag in events.Tags()[event_accumulator.SCALARS]:

@@ -1,8 +1,8 @@
-"""The same photographs through an MSE and an MS-SSIM model at equal bpp: ``python reports/distortions.py --help``.
+"""The same photographs coded by an MSE model and an MS-SSIM model at equal bpp: ``python reports/distortions.py --help``.
 
-The qualitative comparison of Balle et al. 2018 (section 4): squared error keeps sharp edges and smooths texture, MS-SSIM spends
-its bits on texture of low contrast. Each photograph goes through the MS-SSIM model first; then lambda moves in the refinement of
-the MSE model until its file has as many bytes, within 1 %.
+This is the qualitative comparison of Balle et al. 2018 (section 4): squared error keeps sharp edges and smooths texture, MS-SSIM
+spends its bits on texture of low contrast. Each photograph is refined with the MS-SSIM model first, then with the MSE model, whose
+lambda moves until its file has the same size within 1 %.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from sga.refinement.target import Target
 
 
 def refined(loaded: LoadedCodec, image: Tensor, steps: int, target: Target | None = None) -> CodedImage:
-    """The refined file of a uint8 image ``[3, H, W]``, for the model's own distortion and lambda or, where one is given, at
-    the lambda that reaches a target; the nearest file, and a line that says so, where the target is out of reach."""
+    """The refined file of a uint8 image ``[3, H, W]``, for the model's own distortion; a target replaces the model's lambda.
+
+    Where the target cannot be reached, it is the nearest file, and a line on standard error says so.
+    """
     coded = refine_photograph(loaded, image, loaded.objective(), preset(steps=steps), target).refined
     if target is not None and not target.reached(coded.quality.bpp, coded.quality.psnr_db):
         print(target.missed(coded.quality.bpp, coded.quality.psnr_db), file=sys.stderr)
@@ -38,18 +40,18 @@ def refined(loaded: LoadedCodec, image: Tensor, steps: int, target: Target | Non
 
 
 def caption(name: str, coded: CodedImage) -> str:
-    """Both metrics and the rate."""
+    """Caption of a picture: rate, PSNR and MS-SSIM."""
     quality, metric = coded.quality, METRICS["ms_ssim"]
     return f"{name}: {quality.bpp:.3f} bpp, {quality.psnr_text}, {metric.title} {metric.text(quality.ms_ssim)}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photographs", type=Path, nargs="*", help="by default the embedded ones")
-    parser.add_argument("--mse", required=True, help="checkpoint")
-    parser.add_argument("--ms-ssim", required=True, help="checkpoint")
-    parser.add_argument("--steps", type=int, default=100, help="of refinement")
-    parser.add_argument("--crop", type=int, default=420, help="side of the cut from the middle that is shown, in pixels")
+    parser.add_argument("photographs", type=Path, nargs="*", help="image files (default: the embedded ones)")
+    parser.add_argument("--mse", required=True, help="checkpoint of a model for MSE")
+    parser.add_argument("--ms-ssim", required=True, help="checkpoint of a model for MS-SSIM")
+    parser.add_argument("--steps", type=int, default=100, help="steps of refinement (default: 100)")
+    parser.add_argument("--crop", type=int, default=420, help="side in pixels of the central crop that is shown (default: 420)")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the pictures")
     args = parser.parse_args()
     torch.manual_seed(0)
@@ -71,7 +73,7 @@ def main() -> int:
 
 
 def _middle(image: Tensor, side: int) -> Tensor:
-    """The middle of an image, of ``side`` pixels or as many as there are."""
+    """Central square of an image ``[3, H, W]`` with sides of ``side`` pixels, or of the image's where that is smaller."""
     top, left = (max(0, (length - side) // 2) for length in image.shape[-2:])
     return image[:, top : top + side, left : left + side]
 

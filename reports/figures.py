@@ -1,8 +1,8 @@
-"""One style for the figures of all reports, and their files: PNG, SVG, and CSV of what is drawn.
+"""One style for the figures of all reports, and their files: PNG, SVG, and a CSV of the numbers drawn.
 
-Figures of one panel are made for the column of a paper, 3.4 inches wide, those of several for its whole width of 7 inches; their
-letters have 8 points. Lines differ in colour (the palette of Okabe
-and Ito, which colour-blind people can tell apart), in dashes and in markers, so that ten methods stay apart in print.
+Figures of one panel fit a column of a paper, 3.4 inches wide; figures of several fit its whole width of 7 inches. Their letters
+have 7 or 8 points. Lines differ in colour (the palette of Okabe and Ito, which colour-blind people can distinguish), in dashes and
+in markers, so that ten methods can be told apart in print.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from matplotlib.figure import Figure
 from sga.quality import NOT_AVAILABLE
 
 COLUMN, PAGE = 3.4, 7.0
-"""Widths of a figure in inches: a column of a paper, and both."""
+"""Widths of a figure in inches: one column of a paper, and both."""
 
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's without the yellow, which is too light for a thin line on white."""
+"""Palette of Okabe and Ito without its yellow, which is too light for a thin line on white."""
 
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1.2, 1, 1.2)), (0, (5, 1.2, 1, 1.2, 1, 1.2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
@@ -56,18 +56,18 @@ STYLE: Any = {  # matplotlib's type names every key
 
 
 def style() -> AbstractContextManager[None]:
-    """For the code that draws: ``with style():``."""
+    """Context in which matplotlib has the style of the reports: ``with style():``."""
     return matplotlib.rc_context(STYLE)
 
 
 def new_figure(rows: int = 1, columns: int = 1, width: float = COLUMN, height: float = 2.4) -> tuple[Figure, list[Axes]]:
-    """A figure of ``rows`` x ``columns`` panels, and these, row by row.
+    """A figure of ``rows`` x ``columns`` panels, and its panels, row by row.
 
     Args:
-        rows: Of panels.
-        columns: Of panels.
-        width: Of the figure, in inches.
-        height: Of the figure, in inches.
+        rows: Rows of panels.
+        columns: Columns of panels.
+        width: Width of the figure in inches.
+        height: Height of the figure in inches.
     """
     figure = Figure((width, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -75,7 +75,7 @@ def new_figure(rows: int = 1, columns: int = 1, width: float = COLUMN, height: f
 
 
 def line(number: int) -> dict[str, Any]:
-    """What tells the line of that number from the others, for ``Axes.plot``; numbers 0 to 34 differ."""
+    """Look of line ``number`` as arguments of ``Axes.plot``; numbers 0 to 34 all look different."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "linestyle": DASHES[number % len(DASHES)],
@@ -86,27 +86,27 @@ def line(number: int) -> dict[str, Any]:
 
 
 def lines(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """A :func:`line` for each name, in their order: a name has one look in all figures of a study."""
+    """A :func:`line` per name, in the given order."""
     return {name: line(number) for number, name in enumerate(names)}
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
-    """One legend for all panels, below them, of the labelled artists of ``axes``."""
+    """Draws one legend for all panels, below them, from the labelled artists of ``axes``."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), columnspacing=1.2)
 
 
 def save(figure: Figure, path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[Path]:
-    """Writes a figure as PNG (200 dots an inch) and SVG, and what it draws as CSV.
+    """Writes a figure as PNG (200 dots per inch) and SVG, and its numbers as CSV.
 
     Args:
-        figure: To be drawn.
-        path: Of the files, without a suffix; its folder is made.
-        columns: Names of the numbers, with units.
-        rows: The numbers; ``None`` becomes ``n/a``.
+        figure: Figure to write.
+        path: Path of the files without a suffix; its folder is created.
+        columns: Names of the columns of the CSV, with units.
+        rows: Rows of the CSV; ``None`` becomes ``n/a``.
 
     Returns:
-        The paths of the PNG, the SVG and the CSV.
+        Paths of the PNG, the SVG and the CSV.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     png, svg, table = (path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "svg", "csv"))
@@ -118,7 +118,7 @@ def save(figure: Figure, path: Path, columns: Sequence[str], rows: Iterable[Sequ
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Rows under the names of their columns; ``None`` becomes ``n/a``."""
+    """Writes a CSV of rows under the names of their columns; ``None`` becomes ``n/a``."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)

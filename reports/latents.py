@@ -17,19 +17,23 @@ from sga.latent_channel import channel_of, draw_channel, telling_channel
 
 
 def draw_latents(run: Run, image: str, path: Path) -> list[Path]:
-    """Base above, refined below: the decoded image; of one channel y_hat, the predicted sigma, and y_hat / sigma.
+    """Draws the decoded image and, for one channel, y_hat, the predicted sigma, and y_hat / sigma: base above, refined below.
 
-    The channel is that in which the base's predicted scales save most; both rows have the same ranges of grey. A codec with
-    predicted means has these too, as a file has whose prior is adapted; a codec without a hyperprior has y_hat alone.
+    The channel is the one in which the base's predicted scales save the most bits; both rows have the same ranges of grey. A codec
+    with predicted means, or a file whose prior is adapted, has a panel of the means too; a codec without a hyperprior has y_hat
+    alone.
 
     Args:
-        run: Whose files they are.
-        image: Its name in the run.
-        path: Of the figure's files, without a suffix.
+        run: Run of the files.
+        image: Name of the image in the run.
+        path: Path of the figure's files, without a suffix.
+
+    Returns:
+        Paths of the figure's files.
 
     Raises:
         ValueError: The run lacks the image, or its checkpoint or a file cannot be used.
-        OSError: A file is not there.
+        OSError: A file is missing.
     """
     if image not in run.by_image:
         raise ValueError(f"the run {run.name} has not finished an image {image}")
@@ -38,7 +42,7 @@ def draw_latents(run: Run, image: str, path: Path) -> list[Path]:
     number = telling_channel(latents["base"])
     codec = load_once(run.checkpoint).codec
     channels = {name: channel_of(codec, each.y_hat, each.adapted_prior, number, decoded[name]) for name, each in latents.items()}
-    # An adapted prior may have means where the base's has none, of other channels than this one.
+    # An adapted prior may have means where the base's prior has none, perhaps only in other channels than this one.
     means = {name: torch.zeros_like(each.y) if each.means is None else each.means for name, each in channels.items()}
     told = any(values.any() for values in means.values())
     channels = {name: replace(channel, means=means[name] if told else None) for name, channel in channels.items()}
@@ -62,7 +66,7 @@ def draw_latents(run: Run, image: str, path: Path) -> list[Path]:
 
 
 def section(study: Study, options: Options) -> Section:
-    """A picture for each codec and lambda of a study, of one of its best runs.
+    """The section with a picture per codec and lambda of a study, of one of the best runs.
 
     Raises:
         ValueError: No run of the study can be drawn.
@@ -74,9 +78,9 @@ def section(study: Study, options: Options) -> Section:
         image = options.image or most_different_image(chosen)
         files = draw_latents(run, image, options.output / f"figures/latents_{file_name(label)}")
         caption = (
-            f"{label}: latents of {image} as they lie in the files, base above, {run.name} below. From the left: the decoded "
-            "image, the quantised latents of a channel, where a file predicts them their means, their standard deviations, and "
-            "the latents (less their means) divided by these."
+            f"{label}: latents of {image} in the files, base above, {run.name} below. From the left: the decoded image, the "
+            "quantised latents of one channel, their predicted means (where there are any), their predicted standard deviations, "
+            "and the latents (less their means) divided by the standard deviations."
         )
         return Drawing(caption, files, photograph=True)
 

@@ -1,4 +1,4 @@
-"""How the runs of a study come down: true R-D loss, gap, PSNR and bpp against the step, means over the images that they share."""
+"""Convergence of the runs of a study: true R-D loss, gap, PSNR and bpp against the step, as means over the shared images."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ PANELS = {
     "true/psnr_db": "PSNR (dB)",
     "true/bpp": "bits per pixel",
 }
-"""What is drawn, and the names of the axes."""
+"""Quantities that are drawn, and the labels of their axes."""
 COLUMNS = {
     "true/rd_loss": "true R-D loss",
     "gap": "method's loss - true loss",
     "true/psnr_db": "PSNR dB",
     "true/bpp": "bpp",
 }
-"""Of the CSV."""
+"""Columns of the CSV of these quantities."""
 OF_LOSSES = ("true/rd_loss", "gap")
-"""What is not drawn of runs with a target: each image has a lambda of its own."""
+"""Quantities that are not drawn for runs with a target, in which each image has a lambda of its own."""
 
 
 def mean_curves(run: Run, images: Sequence[str]) -> dict[str, Curve]:
-    """Means over images of what :data:`PANELS` names, at the steps that all the images have.
+    """Means over images of the quantities of :data:`PANELS`, at the steps that all the images have.
 
-    ``true/*`` are of latents rounded hard, by the densities; ``gap`` is the method's own loss less the true one of the same
-    latents.
+    ``true/*`` are measured on hard-rounded latents, with bits by the densities; ``gap`` is the method's own loss minus the true
+    loss of the same latents.
 
     Raises:
         ValueError: An image has no curves.
@@ -59,13 +59,13 @@ def _mean(several: Sequence[Curve]) -> Curve:
 
 
 def draw_optimisation(means: Mapping[str, dict[str, Curve]], drawn: Sequence[str], images: int, path: Path) -> list[Path]:
-    """Panels two in a row, a line a run.
+    """Draws two panels per row, with a line per run; returns the paths of the files.
 
     Args:
-        means: :func:`mean_curves` of each run, by its name.
-        drawn: Which of :data:`PANELS`.
-        images: Over how many the means are.
-        path: Of the files, without a suffix.
+        means: Curves of each run (:func:`mean_curves`), by its name.
+        drawn: Quantities of :data:`PANELS` to draw.
+        images: Number of images of the means.
+        path: Path of the files, without a suffix.
     """
     looks = lines(means)
     rows = len(drawn) // 2
@@ -74,7 +74,7 @@ def draw_optimisation(means: Mapping[str, dict[str, Curve]], drawn: Sequence[str
         for axes, quantity in zip(panels, drawn, strict=True):
             for number, (name, of_run) in enumerate(means.items()):
                 curve = of_run[quantity]
-                # Markers of neighbouring lines stand apart, some six on each.
+                # About six markers per line, not at the same steps as those of its neighbours.
                 every = max(1, len(curve.steps) // 6)
                 look = looks[name] | {"markevery": (number * every // len(means), every)}
                 axes.plot(curve.steps, curve.values, label=name, **look)
@@ -88,7 +88,7 @@ def draw_optimisation(means: Mapping[str, dict[str, Curve]], drawn: Sequence[str
 
 
 def _keep_in_view(panels: Sequence[Axes], means: Sequence[dict[str, Curve]]) -> None:
-    """Runs that go far astray leave the panels, so that the others stay apart."""
+    """Limits the axes to runs whose loss stays near the start or below, so that these can be told apart."""
     losses = [of_run["true/rd_loss"].values for of_run in means]
     start, lowest = max(values[0] for values in losses), min(values.min() for values in losses)
     top = start + 0.5 * (start - lowest)
@@ -111,7 +111,7 @@ def _rows(means: Mapping[str, dict[str, Curve]], drawn: Sequence[str], images: i
 
 
 def section(study: Study, options: Options) -> Section:
-    """A figure for each codec and lambda, or target, of a study.
+    """The section with a figure per codec and lambda, or target, of a study.
 
     Raises:
         ValueError: No run of the study has curves.
@@ -135,8 +135,8 @@ def section(study: Study, options: Options) -> Section:
         of_rounded = "PSNR and bits per pixel (by the densities) of the latents rounded hard."
         if refined[0].target is None:
             of_rounded = (
-                "Above: R-D loss of the latents rounded hard, and by how much the method's own loss differs from it. "
-                f"Below: {of_rounded} A run that goes far astray leaves the panels."
+                "Above: R-D loss of the latents rounded hard, and the method's own loss minus it. "
+                f"Below: {of_rounded} The axes do not cover runs whose loss rises far above the start."
             )
         left_out = "".join(f" Left out: {reason}." for reason in without)
         caption = f"{label}: {over_images(len(images), len(refined))}. {of_rounded}{left_out}"

@@ -1,4 +1,4 @@
-"""One HTML page of a run or a study that needs no other file: every picture is in it."""
+"""HTML page of a run or a study; all pictures are inside it, so that it needs no other file."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ SECTIONS: list[Callable[[Study, Options], Section]] = [
     latents.section,
     probabilities.section,
 ]
-"""The parts of a report, in order. Each writes its files and returns its section, or raises ValueError with the reason why not."""
+"""Functions of the parts of a report, in order. Each writes its files and returns a section, or raises ValueError with a reason."""
 
 
 def write_report(study: Study, options: Options) -> tuple[Path, list[str]]:
-    """Makes everything that the runs allow, and ``index.html`` with all of it.
+    """Writes every part that the runs allow, and ``index.html`` with all parts.
 
     Returns:
-        The page, and a line for all that was left out, with the reason.
+        Path of the page, and the reasons for all that was left out.
 
     Raises:
-        ValueError: No run has the name of the reference or of one to draw, or the image that is asked for.
+        ValueError: No run has the name of the reference or of a run to draw, or no run has finished the image to draw.
     """
     names = [run.name for run in study.runs]
     if options.reference is not None and options.reference not in names:
@@ -63,7 +63,7 @@ def write_report(study: Study, options: Options) -> tuple[Path, list[str]]:
 
 
 def render(study: Study, sections: Sequence[Section], left_out: Sequence[str]) -> str:
-    """The page."""
+    """HTML of the page."""
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["inline"] = _inline
     template = environment.get_template("page.html.jinja")
@@ -77,7 +77,7 @@ def render(study: Study, sections: Sequence[Section], left_out: Sequence[str]) -
 
 
 def _inline(drawing: Drawing) -> str:
-    """A figure as the source of an ``img``: lines as SVG, photographs as PNG."""
+    """A figure as a data URL for ``img``: lines as SVG, photographs as PNG."""
     suffix, kind = (".png", "png") if drawing.photograph else (".svg", "svg+xml")
     (path,) = (path for path in drawing.files if path.suffix == suffix)
     return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -1,4 +1,4 @@
-"""The pictures of a run: originals from the folder that it read, base and refined images from its own files."""
+"""Pictures of a run: originals from the folder that it read, base and refined images from its own files."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from sga.loading import load_codec
 from sga.runs.folder import BASE_BITSTREAMS, BITSTREAMS, CONFIG, RECONSTRUCTIONS
 
 load_once = lru_cache(maxsize=2)(load_codec)
-"""The codec of a checkpoint; the last two are kept."""
+"""Codec of a checkpoint; the last two are kept in memory."""
 
 
 def original(run: Run, image: str, folder: Path | None = None) -> Tensor:
-    """The photograph, uint8 ``[3, H, W]``, checked to be the one that was refined.
+    """The original photograph, uint8 ``[3, H, W]``, checked to be the one that was refined.
 
     Args:
-        run: That refined it.
-        image: Its name in the run.
-        folder: Of the photographs; by default where the run found them.
+        run: Run that refined it.
+        image: Name of the image in the run.
+        folder: Folder of the photographs; by default the one that the run read.
 
     Raises:
-        ValueError: It is not there, or is another photograph.
-        OSError: The folder is not there.
+        ValueError: The photograph is missing, or is another one.
+        OSError: The folder is missing.
     """
     data = run.config.get("data")
     known = data if isinstance(data, Mapping) else {}
@@ -48,38 +48,38 @@ def original(run: Run, image: str, folder: Path | None = None) -> Tensor:
 
 
 def base_image(run: Run, image: str) -> Tensor:
-    """What the unrefined file decodes to, uint8 ``[3, H, W]``.
+    """The picture of the unrefined file, uint8 ``[3, H, W]``.
 
     Raises:
         ValueError: The checkpoint or the file cannot be used.
-        OSError: The file is not there.
+        OSError: The file is missing.
     """
     return decode_image(load_once(run.checkpoint), _file(run, BASE_BITSTREAMS, image))
 
 
 def refined_image(run: Run, image: str) -> Tensor:
-    """What the refined file decodes to, uint8 ``[3, H, W]``: the run's own reconstruction, else decoded.
+    """The picture of the refined file, uint8 ``[3, H, W]``: read from the run's reconstructions, or decoded where it is not there.
 
     Raises:
         ValueError: The checkpoint or the file cannot be used.
-        OSError: The file is not there.
+        OSError: The file is missing.
     """
     picture = run.path / RECONSTRUCTIONS / f"{image}.png"
     return read_image(picture) if picture.is_file() else decode_image(load_once(run.checkpoint), _file(run, BITSTREAMS, image))
 
 
 def file_latents(run: Run, image: str, refined: bool) -> Quantised:
-    """The latents in one of a run's two files of an image, with the prior that codes them.
+    """Latents in the refined file (or else the unrefined file) of an image, with the prior that codes them.
 
     Raises:
         ValueError: The checkpoint or the file cannot be used.
-        OSError: The file is not there.
+        OSError: The file is missing.
     """
     return decode_latents(load_once(run.checkpoint), _file(run, BITSTREAMS if refined else BASE_BITSTREAMS, image))
 
 
 def most_different_image(runs: Sequence[Run]) -> str:
-    """Of the images that runs share, the one whose refinement gained most in one of them, as a share of the base's R-D loss.
+    """Name of the shared image with the largest gain in any of the runs, relative to the R-D loss of its base.
 
     Raises:
         ValueError: The runs share no image.
@@ -95,18 +95,18 @@ def most_different_image(runs: Sequence[Run]) -> str:
 
 
 def telling_runs(runs: Sequence[Run], names: Sequence[str] = (), most: int = 2) -> list[Run]:
-    """Runs to look at beside one another: the named ones; else the best of each method, SGA's own (atanh) first, then those of
-    the lowest loss.
+    """Runs to show beside one another: those in ``names``; without names, the best run of each method.
 
-    With a target of bpp the best are those of the highest PSNR, with one of PSNR those of the lowest bpp.
+    The best run has the lowest mean R-D loss; for a target bpp the highest mean PSNR, for a target PSNR the lowest mean bpp. SGA's
+    own method (atanh) comes first, the others follow from the best on.
 
     Args:
-        runs: Of one group of :func:`reports.runs.comparable`.
-        names: Those that are asked for, of any group.
-        most: Of them, without names.
+        runs: Runs of one group of :func:`reports.runs.comparable`.
+        names: Names of the runs that are asked for, of any group.
+        most: Largest number of runs where no names are given.
 
     Raises:
-        ValueError: No run has a step or, of names, none is of this group; or the runs share no image.
+        ValueError: No run has a step, none of the names is in this group, or the runs share no image.
     """
     named = {run.name: run for run in runs}
     if names and named.keys().isdisjoint(names):

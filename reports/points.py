@@ -1,16 +1,17 @@
 """Curves of rate against quality from the runs of a study.
 
-How runs form curves. A *family* is the checkpoints of one architecture trained for one distortion.
+A *family* is the checkpoints of one architecture trained for one distortion. The kinds of curves:
 
-- The base of a family: a point a checkpoint, from what its runs measured of the encoder's latents.
-- A method: runs of a family whose settings agree but for the checkpoint, each at the lambda of its checkpoint; a point a run.
-- Semi-multi-rate: runs of one checkpoint whose settings agree but for ``lmbda``, which was given; a point a run, and with them the
-  run at the checkpoint's own lambda.
-- Targets: runs of one checkpoint whose settings agree but for the value of ``target_bpp``, or of ``target_psnr``, and for the
-  ``lmbda`` where the search starts; a point a target.
-- A classical codec: a point a quality, from ``STUDY/classical`` (:mod:`reports.classical`).
+- The base of a family has a point per checkpoint, from the files of the encoder's latents in its runs.
+- A method has a point per run: runs of a family that differ only in the checkpoint, each at the lambda of its checkpoint.
+- Semi-multi-rate has a point per run: runs of one checkpoint that differ only in the given ``lmbda``, and the run at the
+  checkpoint's own lambda.
+- Targets have a point per target: runs of one checkpoint that differ only in the value of ``target_bpp``, or of ``target_psnr``,
+  and in the ``lmbda`` where the search starts.
+- A classical codec has a point per quality, from ``STUDY/classical`` (:mod:`reports.classical`).
 
-Runs of no step have the base alone. A point is a mean over images, of their bpp and of one of :data:`sga.quality.PLOTTED`.
+Runs without steps give points of the base alone. A point is the mean over images of bpp and of a metric of
+:data:`sga.quality.PLOTTED`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from sga.runs.folder import CLASSICAL, IMAGES
 
 @dataclass(frozen=True)
 class RatePoint:
-    """What was measured of each image at one trade of rate against quality, which the label names."""
+    """Metrics of each image at one trade-off between rate and quality, which the label names."""
 
     label: str
     images: Mapping[str, Quality]
@@ -46,9 +47,9 @@ class RateCurve:
     """Points of one method.
 
     Attributes:
-        name: Unique in a study.
-        kind: Where it comes from.
-        points: At least one, in no order.
+        name: Name of the curve, unique in a study.
+        kind: Origin of the points: unrefined files, refined files, or a classical codec.
+        points: Points in no order, at least one.
     """
 
     name: str
@@ -56,13 +57,13 @@ class RateCurve:
     points: tuple[RatePoint, ...]
 
     def images(self, metric: str) -> set[str]:
-        """Images of which every point has the metric."""
+        """Names of the images that have the metric at every point."""
         return set.intersection(
             *({name for name, found in point.images.items() if getattr(found, metric) is not None} for point in self.points)
         )
 
     def values(self, images: Sequence[str], metric: str) -> tuple[Floats, Floats]:
-        """bpp and metric of each image at each point, ``[points, images]``, ascending in the mean bpp."""
+        """Values of bpp and of the metric at each point, ``[points, images]`` each, ascending in the mean bpp."""
         bpp = np.array([[point.images[image].bpp for image in images] for point in self.points])
         quality = np.array([[getattr(point.images[image], metric) for image in images] for point in self.points])
         order = bpp.mean(1).argsort(kind="stable")
@@ -82,18 +83,18 @@ def in_db(quality: Floats, metric: str) -> Floats:
 
 
 def plotted(curves: Sequence[RateCurve]) -> list[str]:
-    """Names of the distortions to draw: those of every version, and newer ones that some file of the curves has."""
+    """Names of the metrics to draw: those that every version has, and newer ones that some file of the curves has."""
     files = [quality for curve in curves for point in curve.points for quality in point.images.values()]
     return [name for name in PLOTTED if name in ALWAYS or any(getattr(quality, name) is not None for quality in files)]
 
 
 def shared(curves: Sequence[RateCurve], metric: str) -> list[str]:
-    """Images of which every point of every curve has the metric, sorted."""
+    """Names of the images that have the metric at every point of every curve, sorted."""
     return sorted(set.intersection(*(curve.images(metric) for curve in curves)))
 
 
 class Model(NamedTuple):
-    """Of a checkpoint: its family, and the lambda of its training where that is known."""
+    """Family of a checkpoint, and the lambda of its training; ``None`` where that is not known."""
 
     family: str
     lmbda: float | None
@@ -101,7 +102,7 @@ class Model(NamedTuple):
 
 @cache
 def model(checkpoint: str) -> Model:
-    """Architecture and distortion of a checkpoint; where it can no longer be read, its name but for the number at the end."""
+    """Family and lambda of a checkpoint. Where it can no longer be read, the family is its name without the number at the end."""
     try:
         loaded = load_codec(checkpoint)
     except (CheckpointError, OSError):
@@ -112,10 +113,10 @@ def model(checkpoint: str) -> Model:
 
 
 def study_curves(study: Study) -> list[RateCurve]:
-    """The curves of a study: bases, methods, classical codecs, each in the order of the names.
+    """Curves of a study: the bases, then the methods by name, then the classical codecs.
 
     Raises:
-        ValueError: Runs, or the classical measurements, have different photographs under one name; a file is damaged.
+        ValueError: Runs, or the classical measurements, have different photographs under one name, or a file is damaged.
     """
     sources: dict[str, str] = {}
     for run in study.runs:
@@ -133,7 +134,15 @@ def study_curves(study: Study) -> list[RateCurve]:
 
 
 def classical_curves(folder: Path, sources: dict[str, str]) -> list[RateCurve]:
-    """The curves of the classical codecs in a folder of measurements; none where there is no such folder."""
+    """Curves of the classical codecs in a folder of measurements, empty where there is no such folder.
+
+    Args:
+        folder: Folder of the measurements.
+        sources: SHA-256 of the photographs by name so far; those of the measurements are checked against it and added.
+
+    Raises:
+        ValueError: A photograph is not the one of ``sources``, or a file is damaged.
+    """
     found: dict[str, dict[int, dict[str, Quality]]] = {}
     for path in sorted((folder / IMAGES).glob("*.json")):
         source, rows = read_measurements(path)
@@ -169,7 +178,7 @@ def _refined(run: Run) -> dict[str, Quality]:
 
 
 def _groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs with steps by the name of the curve that they form; a run at its checkpoint's own lambda can be of two."""
+    """Runs with steps by the name of their curve; a run at its checkpoint's own lambda can be on two curves."""
     refined = [run for run in runs if run.steps > 0 and run.target is None]
     own: dict[tuple[object, ...], list[Run]] = {}
     given: dict[tuple[object, ...], list[Run]] = {}
@@ -209,7 +218,7 @@ def _at_own_lmbda(run: Run) -> bool:
 
 
 def _name(runs: Sequence[Run], methods: Mapping[str, str]) -> str:
-    """What the names of the runs share, word by word: ``ssl`` of ``ssl_lmbda0.0035`` and ``ssl_lmbda0.013``."""
+    """Words that the names of the runs share: ``ssl`` for ``ssl_lmbda0.0035`` and ``ssl_lmbda0.013``; else method and steps."""
     words = [re.split(r"[_\s]+", run.name) for run in runs]
     common = [word for word in words[0] if all(word in others for others in words)]
     return "_".join(common) or f"{methods[runs[0].name]}, {runs[0].steps} steps"

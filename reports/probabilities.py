@@ -1,6 +1,6 @@
-"""Probability spaces of the rounding methods: how likely a value is rounded to each candidate.
+"""Probability spaces of the rounding methods: the probability that a value is rounded to each candidate.
 
-The figures of Perugachi-Diaz et al. 2024 (arXiv 2401.17789, section 3), drawn from the classes that refine.
+These are the figures of Perugachi-Diaz et al. 2024 (arXiv 2401.17789, section 3), drawn from the classes that refine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ METHODS: dict[str, tuple[RelaxedRounding, ...]] = {
     "cosine": (CosineRounding(), CosineThreeRounding()),
     "sigmoid scaled logit": (SigmoidScaledLogitRounding(), SigmoidScaledLogitThreeRounding()),
 }
-"""The published methods with their published settings, by what they are called."""
+"""The published methods with their published settings, of two and of three classes, by name."""
 
 TAUS = (1.0, 0.5, 0.2)
 
@@ -43,12 +43,12 @@ def probabilities(rounding: RelaxedRounding, value: Tensor, tau: float) -> tuple
     """The candidates of each value and the probability of each, softmax(l_k / tau).
 
     Args:
-        rounding: A method of two or of three classes.
-        value: Any values, ``[n]``.
+        rounding: Method of two or of three classes.
+        value: Values to round, ``[n]``.
         tau: Temperature, above 0.
 
     Returns:
-        Candidates and probabilities ``[k, n]``; the latter sum to 1 over the first dimension.
+        Candidates and probabilities, ``[k, n]`` each, with k = 2 or 3; the probabilities sum to 1 over the first dimension.
     """
     if isinstance(rounding, ThreeClassRounding):
         candidates = torch.round(value) + torch.tensor([[-1.0], [0.0], [1.0]])
@@ -60,10 +60,10 @@ def probabilities(rounding: RelaxedRounding, value: Tensor, tau: float) -> tuple
 
 
 def draw_probabilities(path: Path, taus: Sequence[float] = TAUS) -> list[Path]:
-    """Two rows of panels, a column a temperature: rounding to 0 and 1 above, to -1, 0 and 1 below.
+    """Draws a column of panels per temperature, with two classes (0, 1) above and three (-1, 0, 1) below; returns the files.
 
     Args:
-        path: Of the files, without a suffix.
+        path: Path of the files, without a suffix.
         taus: Temperatures, above 0.
 
     Raises:
@@ -79,7 +79,7 @@ def draw_probabilities(path: Path, taus: Sequence[float] = TAUS) -> list[Path]:
             for number, (name, roundings) in enumerate(METHODS.items()):
                 if len(roundings) <= classes - 2:
                     continue
-                # At a half, torch rounds to the even: the ends belong to the values beside them.
+                # torch rounds halves to even; at the ends, the candidates must be those of the values inside.
                 inside = value.clamp(value[0] + 1e-4, value[-1] - 1e-4)
                 candidates, found = probabilities(roundings[classes - 2], inside, tau)
                 for candidate, of_candidate in zip(candidates[:, 0].int().tolist(), found, strict=True):
@@ -96,11 +96,11 @@ def draw_probabilities(path: Path, taus: Sequence[float] = TAUS) -> list[Path]:
 
 
 def section(study: Study, options: Options) -> Section:
-    """Of any study: the methods as published."""
+    """The section with the methods as published, the same for any study."""
     files = draw_probabilities(options.output / "figures/probabilities")
     caption = (
-        "Probability that a value v is rounded to each candidate, at falling temperatures. Above, two classes: the falling lines "
-        "are of 0, the rising ones of 1. Below, three classes: the upper lines are of 0, the rising lower ones of 1, the falling "
-        "lower ones of -1. Settings as published."
+        "Probability that a value v is rounded to each candidate, at falling temperatures. Above, two classes: falling lines for "
+        "0, rising lines for 1. Below, three classes: upper lines for 0, rising lower lines for 1, falling lower lines for -1. "
+        "Settings as published."
     )
     return Section("Rounding methods", drawings=(Drawing(caption, files),))

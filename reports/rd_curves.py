@@ -1,7 +1,7 @@
-"""Rate against quality: base, methods, classical codecs, and what others published of the architecture.
+"""Figures of rate against quality: base, methods, classical codecs, and published curves of the architecture.
 
-Published numbers are means over the 24 Kodak images. They are drawn where the images of the study are of Kodak, and the legend says
-so where the study has fewer of them.
+Published numbers are means over the 24 Kodak images. They are drawn only where all images of the study are Kodak images; where the
+study has fewer than 24, the legend says that the published curve is of 24.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sga.quality import METRICS, Floats
 KODAK = frozenset(f"kodim{number:02d}" for number in range(1, 25))
 KODAK_PIXELS = 768 * 512
 
-# bpp and PSNR in dB over Kodak, of the authors of bmshj2018-hyperprior (arXiv 1802.01436), trained for MSE.
+# bpp and PSNR in dB over Kodak, from the authors of bmshj2018-hyperprior (arXiv 1802.01436), trained for MSE.
 BALLE = (
     *((0.1152, 27.106), (0.1857, 28.679), (0.3018, 30.617), (0.4690, 32.555)),
     *((0.6864, 34.581), (0.9669, 36.720), (1.3074, 38.808), (1.7275, 40.795)),
@@ -39,7 +39,7 @@ CLASSICAL_DASHES = {"JPEG": "-", "WebP": (0, (1, 1)), "AVIF": (0, (4, 1)), "HEVC
 
 
 class Line(NamedTuple):
-    """What is drawn: its name, means ``[points]`` in bpp and dB, and its look for ``Axes.plot``."""
+    """A line of a figure: its name, means ``[points]`` in bpp and in dB, and its look as arguments of ``Axes.plot``."""
 
     name: str
     bpp: Floats
@@ -48,8 +48,10 @@ class Line(NamedTuple):
 
 
 def published_lines(study: Study, images: Sequence[str], metric: str) -> list[Line]:
-    """CompressAI's points of the study's architectures and training, and the original authors' own; none of other images, and none
-    of a metric that was not published."""
+    """Lines of CompressAI's points for the families of a study, and of the original authors' own points.
+
+    Empty where the images are not Kodak's, or the metric was not published.
+    """
     pixels = {result.height * result.width for run in study.runs for result in run.results if result.image in images}
     if metric not in PUBLISHED or not set(images) <= KODAK or pixels != {KODAK_PIXELS}:
         return []
@@ -77,7 +79,7 @@ def published_lines(study: Study, images: Sequence[str], metric: str) -> list[Li
 
 
 def better_variants(curves: Sequence[RateCurve], metric: str) -> list[RateCurve]:
-    """Of classical codecs that were measured with two chroma formats the one that needs fewer bits, by BD-rate."""
+    """Curves with one chroma format per classical codec: the one that needs fewer bits, by BD-rate."""
     chosen: dict[str, RateCurve] = {}
     for curve in curves:
         codec = classical_codec(curve)
@@ -100,7 +102,7 @@ def classical_codec(curve: RateCurve) -> str:
 
 
 def lines_of(study: Study, metric: str) -> tuple[list[Line], list[str], list[str]]:
-    """What a figure shows, the images that it is over, and a line for all that it leaves out.
+    """Lines of a figure, the images of their means, and the reasons for what is left out.
 
     Raises:
         ValueError: No image has the metric at all points of all runs.
@@ -129,10 +131,10 @@ def lines_of(study: Study, metric: str) -> tuple[list[Line], list[str], list[str
 
 
 def draw(study: Study, metric: str, path: Path) -> tuple[Drawing, list[str]]:
-    """Draws bpp against a metric into ``path`` (without a suffix); returns it, and a line for all that it leaves out.
+    """Drawing of bpp against a metric, whose files it writes (``path``: without a suffix); and the reasons for what is left out.
 
     Raises:
-        ValueError: As :func:`lines_of`.
+        ValueError: No image has the metric at all points of all runs.
     """
     name = METRICS[metric].title
     lines, images, left_out = lines_of(study, metric)
@@ -155,7 +157,7 @@ def draw(study: Study, metric: str, path: Path) -> tuple[Drawing, list[str]]:
 
 
 def _limit(axes: Axes, lines: Sequence[Line]) -> None:
-    """Shows the range of rates of the study's own codecs; classical and published curves go on beyond it."""
+    """Limits the axes to the rates of the study's own curves; classical and published curves continue beyond them."""
     own = [drawn for drawn in lines if "markerfacecolor" in drawn.look]
     low, high = (pick(pick(drawn.bpp) for drawn in own) for pick in (min, max))
     left, right = max(0.0, 0.6 * low), 1.25 * high
@@ -166,10 +168,10 @@ def _limit(axes: Axes, lines: Sequence[Line]) -> None:
 
 
 def section(study: Study, options: Options) -> Section:
-    """A figure per distortion that was measured.
+    """The section with a figure per metric that was measured.
 
     Raises:
-        ValueError: None can be drawn.
+        ValueError: No figure can be drawn.
     """
     drawings, left_out = [], dict[str, None]()
     for metric in plotted(study_curves(study)):

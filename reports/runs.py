@@ -1,4 +1,4 @@
-"""Finished runs of ``refine.py`` as they lie in their folders: settings and results. Nothing is computed anew."""
+"""Runs of ``refine.py``, read from their folders: settings and results. Nothing is computed again."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Run:
     """A run of ``refine.py``, finished or not.
 
     Attributes:
-        name: Of its folder; the label in figures and tables.
-        path: Its folder.
-        config: ``config.yaml`` as read; an option that was left at ``None`` is not in it.
-        results: Of the images that are finished, by name; at least one.
+        name: Name of its folder, and its label in figures and tables.
+        path: Folder of the run.
+        config: Content of ``config.yaml``; an option that was left at ``None`` is not in it.
+        results: Results of the finished images, in the order of their names; at least one.
         sources: SHA-256 of each original's file, by image.
-        model_hash: Of the codec's weights, wherever they lay; ``None`` where no result has it.
-        damaged: Images whose result file cannot be read, or lacks a column that every version writes.
-        target: What the file of every image was to have; each image then has a lambda of its own, and losses do not compare.
+        model_hash: Hash of the codec's weights; ``None`` where no result has it.
+        damaged: Names of images whose result file cannot be read, or lacks a column that every version writes.
+        target: Target of every file, if any; each image then has a lambda of its own, and R-D losses cannot be compared.
     """
 
     name: str
@@ -52,37 +52,37 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """Steps of the refinement; 0 where the run holds unrefined files alone."""
+        """Adam steps of the refinement; 0 where the run has unrefined files alone."""
         return self.results[0].steps
 
     @property
     def distortion(self) -> str:
-        """``mse`` or ``ms_ssim``."""
+        """Name of the distortion: ``mse`` or ``ms_ssim``."""
         return self.results[0].distortion
 
     @property
     def lmbda(self) -> float | None:
-        """Of all images; ``None`` where they differ."""
+        """Lambda of all images; ``None`` where they differ."""
         lmbdas = {result.lmbda for result in self.results}
         return lmbdas.pop() if len(lmbdas) == 1 else None
 
     @property
     def trade(self) -> str:
-        """What settles rate against distortion: ``lambda 0.013``, ``target 0.5 bpp``."""
+        """The trade-off of rate against distortion, for people: ``lambda 0.013``, ``target 0.5 bpp``."""
         if self.target is not None:
             return f"target {self.target.value:g} {'bpp' if self.target.quantity == 'bpp' else 'dB'}"
         return "lambda of each image" if self.lmbda is None else f"lambda {self.lmbda:g}"
 
     @property
     def method(self) -> str:
-        """To be read by people: ``sigmoid scaled logit``; ``base`` without a step."""
+        """Name of the method, for people: ``sigmoid scaled logit``; ``base`` for a run without steps."""
         return self.results[0].method.replace("_", " ") if self.steps else "base"
 
     @cached_property
     def settings(self) -> Mapping[str, str]:
-        """``model`` of the config and the seed, flat: ``rounding`` is the name of its class, ``rounding.a`` a setting of it.
+        """Settings of the module and the seed, flat: ``rounding`` is the name of its class, ``rounding.a`` a setting of it.
 
-        The checkpoint is relative to the folder of the runs.
+        The checkpoint is relative to the folder that holds the run's folder.
         """
         absolute = Path(self.checkpoint).is_absolute()
         checkpoint = os.path.relpath(self.checkpoint, self.path.resolve().parent) if absolute else self.checkpoint
@@ -90,7 +90,7 @@ class Run:
 
     @property
     def checkpoint(self) -> str:
-        """Of the codec, as the run was told; the embedded one by that name, however it was given."""
+        """Checkpoint of the codec as given to the run; ``embedded`` for the embedded one, however it was given."""
         given = str(self.config["model"]["checkpoint"])
         path = Path(given)
         embedded = path.name == EMBEDDED_PATH.name and (not path.exists() or path.samefile(EMBEDDED_PATH))
@@ -98,27 +98,27 @@ class Run:
 
     @property
     def model(self) -> str:
-        """What tells its codec from others: the hash of the weights; where it is not known, the checkpoint."""
+        """Identity of the codec: the hash of its weights; where that is not known, the checkpoint."""
         return self.model_hash or self.checkpoint
 
     def mean(self, column: str, images: Sequence[str]) -> float | None:
-        """Mean of a column of ``results.csv`` over those of the named images that have a value; ``None`` where none has."""
+        """Mean of a column of ``results.csv`` over the named images that have a value; ``None`` where none has."""
         values = present(self.values(column, images))
         return float(np.mean(values)) if values else None
 
     def values(self, column: str, images: Sequence[str]) -> list[Any]:
-        """A column of ``results.csv`` of the named images."""
+        """Values of a column of ``results.csv`` for the named images."""
         return [self.by_image[image].row[column] for image in images]
 
 
 @dataclass(frozen=True)
 class Study:
-    """Runs that are looked at together, in the order of their names.
+    """Runs that are reported together.
 
     Attributes:
-        path: Their folder; of a study of one run, the run's own.
-        runs: At least one.
-        left_out: Why a run in the folder is not among them, by its name.
+        path: Folder of the runs; for a study of one run, the folder of that run.
+        runs: Runs in the order of their names, at least one.
+        left_out: Reason per run in the folder that is not among ``runs``, by its name.
     """
 
     path: Path
@@ -127,10 +127,10 @@ class Study:
 
 
 def read_run(path: Path) -> Run:
-    """The run in a folder, with the images that it has finished so far.
+    """The run in a folder, with its finished images.
 
     Raises:
-        ValueError: The folder holds no run, or none of its images is finished.
+        ValueError: The folder does not hold a run, or none of its images is finished.
     """
     try:
         config = yaml.safe_load((path / CONFIG).read_text())
@@ -156,7 +156,7 @@ def read_run(path: Path) -> Run:
 
 
 def read_study(path: Path) -> Study:
-    """The runs in the folders of a folder; a folder that is a run itself is a study of one. Other folders are passed over.
+    """The study of the runs in the subfolders of a folder, or of the one run whose folder it is; other subfolders are ignored.
 
     Raises:
         ValueError: There is no run with a finished image.
@@ -180,10 +180,10 @@ def read_study(path: Path) -> Study:
 
 
 def refined_runs(runs: Sequence[Run]) -> list[Run]:
-    """Those with at least one step.
+    """Runs with at least one step.
 
     Raises:
-        ValueError: There is none.
+        ValueError: No run has a step.
     """
     refined = [run for run in runs if run.steps]
     if not refined:
@@ -192,9 +192,9 @@ def refined_runs(runs: Sequence[Run]) -> list[Run]:
 
 
 def comparable(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs that compare: those of one model, distortion, and lambda or target, by a label that says which.
+    """Groups of runs of one model, distortion, and lambda or target, by a label that names these.
 
-    Where they have a target, their bpp and PSNR compare; elsewhere their R-D losses do.
+    Runs of one group can be compared: by bpp and PSNR where they have a target, else by R-D loss.
     """
     groups: dict[tuple[str, str, Target | float | None], list[Run]] = {}
     for run in runs:
@@ -209,20 +209,22 @@ def comparable(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def free_name(candidates: Sequence[str], taken: Container[str]) -> str:
-    """The first candidate that is not taken; where all are, the first with a number."""
+    """The first candidate that is not taken; where all are taken, the first one with a number."""
     numbered = (f"{candidates[0]} {number}" for number in count(2))
     return next(name for name in chain(candidates, numbered) if name not in taken)
 
 
 def varied(runs: Sequence[Run]) -> list[str]:
-    """Settings in which runs differ, in the order of the configs."""
+    """Names of the settings in which runs differ, in the order of the configurations."""
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     return [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]
 
 
 def method_names(runs: Sequence[Run]) -> dict[str, str]:
-    """The methods of runs by the runs' names, with those of their own settings in which the runs of a method differ:
-    ``sigmoid scaled logit (a 1.33)``."""
+    """Method of each run, by the run's name, such as ``sigmoid scaled logit (a 1.33)``.
+
+    In brackets are the method's own settings, where the runs of that method differ in them.
+    """
     names = {}
     for run in runs:
         keys = varied([other for other in runs if other.method == run.method])
@@ -233,7 +235,7 @@ def method_names(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def relative(text: str, folder: Path) -> str:
-    """A text in which absolute paths are relative to a folder: reports are read on other machines."""
+    """A text whose absolute paths are made relative to a folder, since reports are read on other machines."""
     base = folder.resolve()
     for own in (folder.absolute(), base):
         text = text.replace(f"{own}/", "")
@@ -241,7 +243,7 @@ def relative(text: str, folder: Path) -> str:
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested configuration by dotted keys; a class is its name, its arguments are keys below it; without what is ``None``."""
+    """A nested configuration by dotted keys, without ``None``; a class becomes its name, with its arguments as keys below."""
     found: dict[str, str] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and "class_path" in value:
@@ -255,7 +257,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def shared_images(runs: Sequence[Run]) -> list[str]:
-    """Images that every run has finished, sorted; what is compared is compared over these alone.
+    """Names of the images that every run has finished, sorted; runs are compared over these alone.
 
     Raises:
         ValueError: An image of one name is another photograph in another run.

@@ -1,4 +1,4 @@
-"""What a report is made of: sections of text, figures and tables."""
+"""Parts of a report: sections with figures and tables."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from sga.quality import NOT_AVAILABLE
 
 @dataclass(frozen=True)
 class Options:
-    """What a person may choose about a report.
+    """Options of a report.
 
     Attributes:
         output: Folder of the report.
-        reference: Run that the others are compared with; by default their own base (the encoder's latents).
-        runs: That pictures show; by default the best of SGA, where there is one, and the best of another method.
-        image: That is drawn; by default one on which the runs differ most.
+        reference: Name of the run that the others are compared with; by default each run's own base (the encoder's latents).
+        runs: Names of the runs that pictures show; by default the best of SGA, where there is one, and the best of another method.
+        image: Name of the image that is drawn; by default the one with the largest gain in one of those runs.
         at: Left and top pixel of the crops; by default where the runs differ most.
-        size: Of the crops, in pixels.
-        originals: Folder of the photographs, where they are no longer where the runs found them.
+        size: Side of the crops in pixels.
+        originals: Folder of the photographs; by default the one that the runs read.
     """
 
     output: Path
@@ -39,7 +39,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure's files (PNG, SVG, CSV) under its caption; of a ``photograph`` a page shows the PNG."""
+    """A caption and the files of a figure (PNG, SVG, CSV); a page shows the PNG of a ``photograph``, else the SVG."""
 
     caption: str
     files: Sequence[Path]
@@ -48,15 +48,15 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows to be read by people, and the numbers behind them.
+    """A table for people, and the CSV of its numbers.
 
     Attributes:
-        title: One line.
-        columns: Names, with units.
+        title: Title in one line.
+        columns: Names of the columns, with units.
         rows: Cells as printed.
-        data_columns: Names of the CSV's columns.
+        data_columns: Names of the columns of the CSV.
         data: Rows of the CSV.
-        note: Below the table.
+        note: Text below the table; empty for none.
     """
 
     title: str
@@ -67,7 +67,7 @@ class Table:
     note: str = ""
 
     def without(self, names: Set[str]) -> Table:
-        """The table without the named columns; those of the CSV have names of their own."""
+        """The table without columns of these names, in the printed table and in the CSV."""
         kept = [i for i, name in enumerate(self.columns) if name not in names]
         data_kept = [i for i, name in enumerate(self.data_columns) if name not in names]
         return replace(
@@ -79,15 +79,15 @@ class Table:
         )
 
     def markdown(self) -> str:
-        """Title, table and note."""
+        """Title, table and note in Markdown."""
         lines = [self.columns, ["---"] + ["---:"] * (len(self.columns) - 1), *self.rows]
         table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |" for cells in lines)
         return f"{self.title}\n\n{table}\n" + (f"\n{self.note}\n" if self.note else "")
 
     def html(self) -> str:
-        """The ``table`` element, with the title as its caption."""
+        """The HTML ``table``, with the title as its caption, and the note."""
 
-        # Numbers stand under one another at the right, words at the left.
+        # Numbers are aligned at the right, words at the left.
         words = [any(_is_word(row[i]) for row in self.rows) for i in range(len(self.columns))]
 
         def cells(tag: str, texts: Sequence[str]) -> str:
@@ -100,7 +100,7 @@ class Table:
         return f"<table>\n{head}\n<tbody>\n{body}\n</tbody>\n</table>{note}"
 
     def save(self, path: Path) -> list[Path]:
-        """Writes Markdown, HTML and CSV beside one another (``path``: without a suffix); returns their paths."""
+        """Writes the table as Markdown, HTML and CSV (``path``: without a suffix); returns their paths."""
         path.parent.mkdir(parents=True, exist_ok=True)
         markdown, page, table = (path.with_name(f"{path.name}.{suffix}") for suffix in ("md", "html", "csv"))
         markdown.write_text(self.markdown(), encoding="utf-8")
@@ -118,10 +118,10 @@ class Section:
     """A part of a report.
 
     Attributes:
-        title: Its heading.
-        drawings: Its figures.
-        tables: Its tables.
-        left_out: What it does not show, and why: a line each.
+        title: Heading of the section.
+        drawings: Figures of the section.
+        tables: Tables of the section.
+        left_out: Reasons for all that it does not show, a line each.
     """
 
     title: str
@@ -131,15 +131,15 @@ class Section:
 
 
 def section_of_groups(study: Study, title: str, draw: Callable[[str, Sequence[Run]], Drawing]) -> Section:
-    """A section with a drawing for each set of runs that compare.
+    """A section with a drawing per group of :func:`reports.runs.comparable`.
 
     Args:
-        study: Whose runs they are.
-        title: Of the section.
-        draw: Draws runs that are called by a label; raises ValueError or OSError where they do not allow it.
+        study: Study of the runs.
+        title: Title of the section.
+        draw: Function from the label and the runs of a group to a drawing; raises ValueError or OSError where it cannot draw them.
 
     Raises:
-        ValueError: No runs of the study allow it.
+        ValueError: No group can be drawn.
     """
     drawings, reasons = [], dict[str, list[str]]()
     for label, runs in comparable(study.runs).items():
@@ -154,11 +154,11 @@ def section_of_groups(study: Study, title: str, draw: Callable[[str, Sequence[Ru
 
 
 def file_name(label: str) -> str:
-    """A label as a part of a file's name."""
+    """A label as a part of a file name."""
     return "_".join(re.split(r"[^\w.+-]+", label))
 
 
 def over_images(images: int, runs: int) -> str:
-    """For captions: over what means are."""
+    """Phrase for captions that says over which images the means are."""
     number = f"{images} image{'s' * (images > 1)}"
     return f"means over {number}" if runs == 1 else f"means over the {number} that all {runs} runs have finished"

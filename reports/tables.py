@@ -1,6 +1,6 @@
-"""Tables of what finished runs reached: the final R-D loss by any setting that varies among them, with bootstrap intervals.
+"""Tables of finished runs: means, settings, and the final R-D loss by each setting that varies, with bootstrap intervals.
 
-All losses are of the files: their bytes, and the 8-bit image that they decode to.
+All losses are measured from files: their bytes, and the 8-bit images that they decode to.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sga.runs.results import BASE as BASE_SUFFIX
 
 BASE = "base"
 OF_LOSSES = frozenset({"R-D loss", "change", "change %", "low %", "high %"})
-"""Columns that runs with a target do not have."""
+"""Columns that tables of runs with a target lack."""
 FIRST: dict[str, Column] = {**{name: METRICS[name] for name in ALWAYS}, "rd_loss": RD_LOSS}
 NEWER: dict[str, Column] = {name: METRICS[name] for name in LATER}
-"""Columns of ``results.csv`` in the table of means; the newer ones follow the changes, as they follow in the CSV."""
+"""Columns of ``results.csv`` that follow the changes in the table of means; those of :data:`FIRST` come before."""
 
 
 class Change(NamedTuple):
-    """By how many per cent a mean loss is above (positive) or below a reference's, and its interval over images."""
+    """Difference of a mean loss from the reference's in per cent, positive where it is higher, and its interval over images."""
 
     percent: float
     low: float | None
@@ -40,16 +40,17 @@ class Change(NamedTuple):
 def change(losses: npt.ArrayLike, reference: npt.ArrayLike, samples: int = 2000, seed: int = 0) -> Change:
     """The ratio of two mean losses less 1, in per cent, and its bootstrap interval over images (percentiles).
 
-    Images are drawn with replacement and keep both their losses, so that what all images share does not widen the interval.
+    Images are drawn with replacement and keep both their losses, so that differences between images that affect both losses alike
+    do not widen the interval.
 
     Args:
-        losses: One an image, ``[n]``.
-        reference: Of the same images, ``[n]``.
-        samples: Of the bootstrap.
-        seed: Of the bootstrap.
+        losses: Loss of each image, ``[n]``.
+        reference: Loss of the same images in the reference, ``[n]``.
+        samples: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
 
     Returns:
-        The change; without an interval where there is one image.
+        The change, without an interval where there is only one image.
     """
     own, other = np.asarray(losses, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     percent = float(100 * (own.mean() / other.mean() - 1))
@@ -60,14 +61,14 @@ def change(losses: npt.ArrayLike, reference: npt.ArrayLike, samples: int = 2000,
 
 
 class Comparison:
-    """Runs that compare, over the images that they share, against a reference.
+    """Comparison of runs with a reference, over the images that they share.
 
     Args:
-        runs: Of one group of :func:`reports.runs.comparable`.
-        reference: Name of one of them; ``None``: each run's own base, the encoder's latents.
+        runs: Runs of one group of :func:`reports.runs.comparable`.
+        reference: Name of the run to compare with; ``None`` for each run's own base, the encoder's latents.
 
     Raises:
-        ValueError: There is no such run, or the runs share no image.
+        ValueError: No run has the name of the reference, or the runs share no image.
     """
 
     def __init__(self, runs: Sequence[Run], reference: str | None = None) -> None:
@@ -86,16 +87,16 @@ class Comparison:
         return run.values(column, self.images)
 
     def change(self, run: Run) -> Change:
-        """Of the run's mean loss against the reference's."""
+        """Change of the run's mean loss against the reference's."""
         return self._changes[run.name]
 
     def shown_change(self, run: Run) -> str:
-        """That, as a cell of a table has it."""
+        """Text of a table's cell for the change."""
         return "reference" if run.name == self.reference else str(self.change(run))
 
     @property
     def note(self) -> str:
-        """Says over what the means are, and against what."""
+        """Note that names the images of the means and the reference."""
         means = over_images(len(self.images), len(self.runs))
         if self.runs[0].target is not None:
             return f"M{means[1:]}. Each image has a lambda of its own, so that R-D losses do not compare."
@@ -105,7 +106,7 @@ class Comparison:
 
 
 def means_table(comparison: Comparison, label: str) -> Table:
-    """A row per run, its base first: the metrics, R-D loss, and the change of the latter; of runs with a target, no losses."""
+    """The table of means, with a row for the base and one per run: metrics, R-D loss and its change; no losses with a target."""
     first, newer = ([column.heading for column in columns.values()] for columns in (FIRST, NEWER))
     names = ("run", "method", "steps", *first, "seconds an image")
     methods, images = method_names(comparison.runs), comparison.images
@@ -133,7 +134,7 @@ def _texts(columns: Mapping[str, Column], means: Sequence[float | None]) -> list
 
 
 def _left_out(comparison: Comparison) -> list[str]:
-    """Sentences that count the images that a mean has left out; where a run has none at all, its cell says so."""
+    """Sentences with the number of images that a mean leaves out; where a run has no value at all, its cell is ``n/a``."""
     sides = [(comparison.runs[0], BASE_SUFFIX, BASE), *((run, "", run.name) for run in comparison.runs if run.steps)]
     sentences = []
     for name, column in {**FIRST, **NEWER}.items():
@@ -147,23 +148,24 @@ def _left_out(comparison: Comparison) -> list[str]:
 
 
 def settings_table(comparison: Comparison, label: str) -> Table:
-    """A row a run, a column a setting in which the runs differ."""
+    """The table of settings, with a row per run and a column per setting in which the runs differ."""
     keys = varied(comparison.runs)
     rows = [(run.name, *(run.settings.get(key, "") for key in keys)) for run in comparison.runs]
     columns = ("run", *keys)
-    return Table(f"Settings: {label}", columns, rows, columns, rows, f"Of all these runs: {_same(comparison)}.")
+    return Table(f"Settings: {label}", columns, rows, columns, rows, f"The same in all these runs: {_same(comparison)}.")
 
 
 def _same(comparison: Comparison) -> str:
-    """Settings in which the runs agree."""
+    """Text of the settings in which the runs agree."""
     keys = varied(comparison.runs)
     return ", ".join(f"{key} {value}" for key, value in comparison.runs[0].settings.items() if key not in keys)
 
 
 def setting_tables(comparison: Comparison, label: str) -> list[Table]:
-    """For each setting that varies, a table of the final R-D loss by it.
+    """A table of the final R-D loss per setting that varies.
 
-    A column is a value, a row a set of runs that agree in all else. Where a class varies, its own arguments belong to the value.
+    It has a column per value of the setting and a row per set of runs that agree in all other settings. Where the setting is a
+    class, the arguments of the class count as part of its value.
     """
     tables = []
     refined = [run for run in comparison.runs if run.steps]
@@ -184,7 +186,7 @@ def setting_tables(comparison: Comparison, label: str) -> list[Table]:
 
 
 def _comes_with_its_class(runs: Sequence[Run], key: str) -> bool:
-    """Whether a setting is an argument that differs between classes alone, and not among the runs of one of them."""
+    """Whether a setting is an argument of a class that does not differ among the runs with the same class."""
     parent = key.rpartition(".")[0]
     by_class: dict[str | None, set[str]] = {}
     for run in runs:
@@ -235,10 +237,10 @@ def _by_number(value: str) -> tuple[float, str]:
 
 
 def section(study: Study, options: Options) -> Section:
-    """Means, settings, and a table for each setting that varies, of each codec and lambda.
+    """The section with means, settings, and a table per setting that varies, for each codec and lambda.
 
     Raises:
-        ValueError: No runs of the study compare.
+        ValueError: No runs of the study can be compared.
     """
     tables, left_out = [], []
     for label, runs in comparable(study.runs).items():

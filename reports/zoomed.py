@@ -1,4 +1,4 @@
-"""The same place of a photograph beside itself: original, base, and runs, with what their files cost."""
+"""Crops of the same place side by side: original, base, and runs, with the bpp and PSNR of their files."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from reports.section import Drawing, Options, Section, file_name, section_of_gro
 from sga.measures import psnr_db
 
 GRID = 8
-"""Pixels between the places that are tried."""
+"""Distance in pixels between the places that are tried."""
 
 
 def place(photograph: Tensor, decoded: Sequence[Tensor], size: int) -> tuple[int, int]:
-    """Left and top of the square in which the mean squared errors of decoded images differ most.
+    """Left and top pixel of the square in which the mean squared errors of decoded images differ most.
 
     Args:
-        photograph: uint8 ``[3, H, W]``.
-        decoded: At least two, of the same size.
-        size: Of the square in pixels; at most the shorter side.
+        photograph: Original, uint8 ``[3, H, W]``.
+        decoded: Decoded images of the same shape, at least two.
+        size: Side of the square in pixels, at most the shorter side of the image.
     """
     errors = torch.stack([(image.float() - photograph.float()).square().mean(0) for image in decoded])
     means = F.avg_pool2d(errors[:, None], size, stride=GRID)[:, 0]
@@ -42,22 +42,22 @@ def draw_crops(
     at: tuple[int, int] | None = None,
     originals: Path | None = None,
 ) -> tuple[list[Path], tuple[int, int]]:
-    """Original, base and each run's image side by side; bpp and PSNR of the whole files stand above them.
+    """Draws crops of the original, the base and each run's image side by side, under the bpp and PSNR of the whole files.
 
     Args:
-        runs: At least one, of one codec; the base is the first one's.
-        image: Its name in the runs.
-        path: Of the files, without a suffix.
-        size: Of the square in pixels; where a side is shorter, that.
-        at: Its left and top pixel; by default where the images differ most.
-        originals: Folder of the photographs; by default where the runs found them.
+        runs: Runs of one codec, at least one; the base is that of the first.
+        image: Name of the image in the runs.
+        path: Path of the files, without a suffix.
+        size: Side of the square in pixels, reduced to the shorter side of the image where that is less.
+        at: Left and top pixel of the square; by default where the images differ most.
+        originals: Folder of the photographs; by default the one that the runs read.
 
     Returns:
-        The files, and left and top of the square.
+        Paths of the files, and left and top pixel of the square.
 
     Raises:
-        ValueError: A run lacks the image, the place is outside it, or a file cannot be used.
-        OSError: A file is not there.
+        ValueError: A run lacks the image, the square is not inside it, or a file cannot be used.
+        OSError: A file is missing.
     """
     for run in runs:
         if image not in run.by_image:
@@ -94,7 +94,7 @@ def draw_crops(
 
 
 def section(study: Study, options: Options) -> Section:
-    """A picture for each codec and lambda of a study.
+    """The section with a picture per codec and lambda of a study.
 
     Raises:
         ValueError: No run of the study can be drawn.
@@ -106,7 +106,7 @@ def section(study: Study, options: Options) -> Section:
         path = options.output / f"figures/crops_{file_name(label)}"
         files, (left, top) = draw_crops(chosen, image, path, options.size, options.at, options.originals)
         where = "" if options.at else ", where the images differ most"
-        caption = f"{label}: {image}, a part of it at {left}, {top}{where}. bpp and PSNR are of the whole image's file."
+        caption = f"{label}: crop of {image} at {left}, {top}{where}. bpp and PSNR are those of the whole image."
         return Drawing(caption, files, photograph=True)
 
     return section_of_groups(study, "Images", draw)

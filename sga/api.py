@@ -1,7 +1,7 @@
-"""What ``import sga`` offers: a codec, a photograph refined into a file, and the file's picture again.
+"""Functions of ``import sga``: load a codec, refine a photograph into a file, and decode the file.
 
 Pictures are uint8 tensors ``[3, H, W]`` in RGB on the CPU, as results and as arguments; arguments may also be paths, PIL images and
-uint8 arrays. :func:`sga.to_pil` makes of one what a notebook shows.
+uint8 arrays. :func:`sga.to_pil` converts one to a PIL image, which notebooks show.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from sga.refinement.target import Target
 
 
 def load(checkpoint: str | PathLike[str] = EMBEDDED) -> LoadedCodec:
-    """A codec, on the CPU; ``codec.to("cuda")`` is the same on another device.
+    """A codec on the CPU; its method ``to("cuda")`` returns it on another device.
 
     Args:
-        checkpoint: ``embedded`` (a scale hyperprior for MSE, lambda 0.013, that ships with the package); a file of this project
-            (``.safetensors``, or a Lightning checkpoint of its training) or of CompressAI; or ``zoo:ARCHITECTURE/METRIC/QUALITY``,
-            such as ``zoo:bmshj2018-hyperprior/mse/4``, downloaded once.
+        checkpoint: Name or file of the checkpoint: ``embedded`` (a scale hyperprior for MSE, lambda 0.013, that ships with the
+            package); a file of this project (``.safetensors``, or a Lightning checkpoint of its training) or of CompressAI; or
+            ``zoo:ARCHITECTURE/METRIC/QUALITY``, such as ``zoo:bmshj2018-hyperprior/mse/4``, downloaded once.
 
     Raises:
         CheckpointError: The file is missing, damaged, or of an unknown architecture.
@@ -41,15 +41,15 @@ def load(checkpoint: str | PathLike[str] = EMBEDDED) -> LoadedCodec:
 
 
 def encode(codec: LoadedCodec, image: ImageLike) -> CodedImage:
-    """A photograph in the file of its encoder's latents, not refined: quick, and what :func:`refine` begins with.
+    """The file of a photograph's latents as the encoder computes them, without refinement; fast.
 
     Args:
         codec: Codec of :func:`load`.
         image: Path, PIL image, uint8 array ``[H, W, 3]`` or ``[H, W]``, or uint8 tensor ``[3, H, W]``.
 
     Raises:
-        ImageError: It is no image.
-        BitstreamError: It is too large for the format.
+        ImageError: ``image`` is not an image.
+        BitstreamError: The image is too large for the format.
     """
     return encode_photograph(codec, to_image(image))[0]
 
@@ -65,26 +65,26 @@ def refine(
     seed: int = 0,
     progress: bool | OnStep = True,
 ) -> RefinedPhotograph:
-    """A photograph refined into a file; ``save`` of the result writes it, and :func:`decode` reads it.
+    """The file of a photograph's refined latents; its method ``save`` writes it, and :func:`decode` reads it.
 
-    The same file as that of ``sga encode`` and ``sga refine`` with the same settings. Where a target cannot be reached, the nearest
-    file is returned with a warning.
+    ``sga encode`` and ``sga refine`` give the same file with the same settings. Where a target cannot be reached, the nearest file
+    is returned with a warning.
 
     Args:
         codec: Codec of :func:`load`.
         image: Path, PIL image, uint8 array ``[H, W, 3]`` or ``[H, W]``, or uint8 tensor ``[3, H, W]``.
         preset: Name as for :func:`sga.preset`, or settings that it returned.
         steps: Adam steps in place of the preset's.
-        lmbda: Weight of the distortion, above 0, in place of the one that the model was trained with.
-        target_bpp: Bits per pixel of the file, reached within 1 % by moving lambda.
-        target_psnr: PSNR in dB, reached within 0.05 dB by moving lambda; not together with ``target_bpp``.
-        seed: Seed of the noise; the same seed repeats a file to the bit on one machine.
+        lmbda: Weight of the distortion, above 0, in place of the lambda of the model's training.
+        target_bpp: Target bits per pixel of the file, reached within 1 % by moving lambda.
+        target_psnr: Target PSNR in dB, reached within 0.05 dB by moving lambda; not together with ``target_bpp``.
+        seed: Seed of the noise; on one machine, the same seed gives the same file.
         progress: Bar on a terminal or in a notebook (``True``), nothing (``False``), or ``f(step, steps, loss)``, which is called
             after each hard evaluation with the R-D loss of the best latents so far.
 
     Raises:
-        ImageError: ``image`` is no image.
-        BitstreamError: It is too large for the format.
+        ImageError: ``image`` is not an image.
+        BitstreamError: The image is too large for the format.
         ValueError: A number is out of range, both targets are given, the checkpoint does not say its lambda and none is given, or
             the loss is of MS-SSIM and the image has a side under 161 pixels.
     """
@@ -106,12 +106,12 @@ def decode(file: str | PathLike[str] | bytes, codec: LoadedCodec | None = None) 
     """The picture of a file, uint8 ``[3, H, W]`` on the CPU.
 
     Args:
-        file: Path, or the bytes themselves.
+        file: Path of the file, or its bytes.
         codec: Codec that the file was written with; by default the embedded one.
 
     Raises:
-        BitstreamError: The file is damaged, foreign, or written with another model.
-        OSError: It cannot be read.
+        BitstreamError: The file is damaged, of another format, or written with another model.
+        OSError: The file cannot be read.
     """
     data = bytes(file) if isinstance(file, (bytes, bytearray, memoryview)) else Path(file).read_bytes()
     Bitstream.from_bytes(data)  # refuse a damaged file before a model is loaded

@@ -6,7 +6,7 @@ import math
 
 
 def require_positive(**settings: float) -> None:
-    """Raises ValueError, naming the setting, where one is not a finite number above 0."""
+    """Checks that settings are finite numbers above 0; raises ValueError with the name of the first that is not."""
     for name, value in settings.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be above 0, not {value}")

@@ -1,4 +1,4 @@
-"""What the commands share: errors in one line."""
+"""Errors in one line, for all commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:
 
 @contextmanager
 def errors_in_one_line(*more: type[Exception]) -> Iterator[None]:
-    """Turns what a user can cause (a wrong path, a damaged file, a bad value) into one line and exit code 2.
+    """Turns errors that a user can cause (a wrong path, a damaged file, a bad value) into one line and exit code 2.
 
     Args:
         more: Exceptions of other libraries that a user can cause.

@@ -1,4 +1,4 @@
-"""Latents to a file, the file to an image again, and what the two measure: what is reported is the file."""
+"""Latents to a file, the file to an image, and the metrics of both: all that is reported is measured from the file."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from sga.quality import Quality
 
 @dataclass(frozen=True)
 class CodedImage:
-    """A file and what it decodes to.
+    """A file with its decoded picture and its metrics.
 
     Attributes:
         file: Bytes of the file.
         image: Picture decoded from ``file``, uint8 ``[3, H, W]``, on the CPU.
-        quality: Measured numbers of the two.
+        quality: Metrics of the file and the picture.
     """
 
     file: bytes
@@ -35,7 +35,7 @@ class CodedImage:
         """Writes the file: whole, or not at all.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The file cannot be written.
         """
         write_atomically(Path(path), self.file)
 
@@ -45,9 +45,9 @@ def code_image(loaded: LoadedCodec, quantised: Quantised, original: Tensor, metr
 
     Args:
         loaded: Codec with its tables.
-        quantised: Latents, batch of 1.
+        quantised: Hard-rounded latents, batch of 1.
         original: Image before padding, uint8 ``[3, H, W]``.
-        metrics: What is measured, by the names of the fields of :class:`sga.quality.Quality`; by default everything.
+        metrics: Names of the metrics to measure, fields of :class:`sga.quality.Quality`; by default all.
 
     Raises:
         BitstreamError: The image is too large for the format.

@@ -21,15 +21,15 @@ from sga.cli import errors_in_one_line, fail
 from sga.files import home
 from sga.refinement.presets import DEFAULT, names
 
-# Torch, and what needs it, is imported by the functions that compute: help and refusals come at once.
+# Torch, and modules that need it, are imported by the functions that compute, so that help and refusals are fast.
 
 JOBS = {
-    "refine": ("refine", "Images of a folder to refined files, with their numbers and curves."),
-    "train": ("train", "A codec trained, or tested from files: fit, validate, test."),
-    "study": ("study", "Images refined in many ways: many runs of refine, resumable."),
-    "report": ("reports.__main__", "A page with curves, tables and pictures of finished runs."),
+    "refine": ("refine", "Refine the images of a folder; writes files, metrics and curves."),
+    "train": ("train", "Train a codec, or test it from files: fit, validate, test."),
+    "study": ("study", "Refine images in many ways: many runs of refine, resumable."),
+    "report": ("reports.__main__", "Make a page with curves, tables and pictures of finished runs."),
 }
-"""Module with the ``main`` of each job, and what the job gives."""
+"""Module with the ``main`` of each job, and its line of the help."""
 
 
 def encode(args: argparse.Namespace) -> None:
@@ -78,7 +78,7 @@ def decode(args: argparse.Namespace) -> None:
 
 
 def info(args: argparse.Namespace) -> None:
-    """What a file says, without decoding it."""
+    """Size, payload and model of a file, without decoding it."""
     from sga.api import load
     from sga.bitstream import Bitstream
 
@@ -112,7 +112,7 @@ def check_output(args: argparse.Namespace, endings: tuple[str, ...] = ()) -> Non
     """Refuses an output that could not be written, before any work.
 
     Raises:
-        ValueError: It is a folder, lies in none, is the input, or has none of ``endings``.
+        ValueError: The output is a folder, its folder does not exist, it is the input, or it has none of ``endings``.
     """
     output: Path = args.output
     if output.is_dir() or not output.parent.is_dir():
@@ -124,10 +124,10 @@ def check_output(args: argparse.Namespace, endings: tuple[str, ...] = ()) -> Non
 
 
 def run_job(name: str, arguments: Sequence[str]) -> int:
-    """Runs a job's ``main``; its exit code.
+    """Exit code of a job, after running its ``main``.
 
-    The rooms come first on ``sys.path``: a folder ``data`` or ``reports`` where the user stands is not meant. Workers of a
-    ``DataLoader`` are handed the path, and further ranks run this command again.
+    The folder of the project's modules comes first on ``sys.path``, so that a folder ``data`` or ``reports`` in the current folder
+    is not imported instead. Workers of a ``DataLoader`` inherit the path, and further ranks run this command again.
     """
     rooms = str(home())
     sys.path[:] = [rooms, *(folder for folder in sys.path if folder != rooms)]
@@ -137,7 +137,7 @@ def run_job(name: str, arguments: Sequence[str]) -> int:
 
 
 def command_line(prog: str = "sga", jobs: Mapping[str, tuple[str, str]] = JOBS) -> argparse.ArgumentParser:
-    """The parser of the commands; those of ``jobs`` are there for its help and for completion alone."""
+    """The parser of the commands; it knows ``jobs`` only for its help and for completion."""
     about = str(__doc__) if jobs else "One photograph to one file and back."
     parser = argparse.ArgumentParser(prog=prog, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"sga {__version__}")
@@ -176,7 +176,7 @@ def command_line(prog: str = "sga", jobs: Mapping[str, tuple[str, str]] = JOBS) 
 
 
 def _file(action: argparse.Action) -> None:
-    """Lets the shell complete names of files."""
+    """Lets the shell complete file names for an argument."""
     action.complete = shtab.FILE  # type: ignore[attr-defined]
 
 
@@ -197,13 +197,13 @@ def _lmbda(text: str) -> float:
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "sga", jobs: Mapping[str, tuple[str, str]] = JOBS) -> int:
-    """Runs a command (``arguments``: by default the process's); exit code 2 and one line for what cannot be done."""
+    """Runs a command; ``arguments`` are by default those of the process. A user's error gives one line and exit code 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in jobs:
         return run_job(words[0], words[1:])
     args = command_line(prog, jobs).parse_args(words)
     with errors_in_one_line():
-        gc.disable()  # the imports make many objects and hardly any garbage: looking for it takes a sixth of a cold start
+        gc.disable()  # the imports make many objects and hardly any garbage: collecting it takes a sixth of a cold start
         from sga.bitstream import BitstreamError
 
         gc.enable()

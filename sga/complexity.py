@@ -1,4 +1,4 @@
-"""What decoding costs, in multiply-accumulates: it depends on the codec alone."""
+"""Cost of decoding in multiply-accumulates, which depends on the codec alone."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _COUNTED: WeakKeyDictionary[Codec, float] = WeakKeyDictionary()
 
 
 def kmacs_per_pixel(codec: Codec) -> float:
-    """Thousands of multiply-accumulates per pixel of the padded image in a decoder: hyper-synthesis, context model, synthesis.
+    """Thousands of multiply-accumulates of a decoder per pixel of the padded image: hyper-synthesis, context model, synthesis.
 
-    Counted once per codec by torch's ``FlopCounterMode``, of an image as small as the codec takes: convolutions cost the same at
-    every position. The entropy coder and what is done element by element do not count.
+    Counted once per codec with torch's ``FlopCounterMode``, on the smallest image that the codec takes: convolutions cost the same
+    at every position. The entropy coder and elementwise operations do not count.
     """
     if codec not in _COUNTED:
         _COUNTED[codec] = _count(codec)
@@ -29,7 +29,7 @@ def _count(codec: Codec) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     parallel = copy.copy(codec)
-    parallel.training = True  # a context model then sees each position once; its serial rounding would count twice
+    parallel.training = True  # a context model then runs once per position; its serial rounding would run twice
     with torch.autocast(codec.device.type, enabled=False):
         x = torch.zeros(1, 3, codec.stride, codec.stride, device=codec.device)
         latents = codec.analyse(x).map(torch.Tensor.float)
@@ -39,5 +39,5 @@ def _count(codec: Codec) -> float:
 
 
 def _as_it_is(value: Tensor, offset: Tensor | None) -> Tensor:
-    """In place of a rounding, which has no multiplications."""
+    """The value, unchanged; in place of a rounding, which has no multiplications."""
     return value

@@ -14,28 +14,28 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 ImageLike = str | PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor
-"""What the package takes for a photograph: see :func:`to_image`."""
+"""Types that the package accepts as a photograph; see :func:`to_image`."""
 
 ACCEPTED = "give a path, a PIL image, a uint8 array [H, W, 3] or [H, W], or a uint8 tensor [3, H, W]"
-"""Ends the errors of :func:`to_image`."""
+"""End of the error messages of :func:`to_image`."""
 
 LOSSLESS = (".png", ".bmp", ".ppm", ".tif", ".tiff")
-"""Endings of pictures that keep every pixel as it is."""
+"""Endings of the formats that are written without loss."""
 
 
 class ImageError(ValueError):
-    """What cannot be read as an image; the message names the file, or says what is accepted."""
+    """Error for a source that cannot be read as an image; the message names the file, or the accepted types."""
 
 
 def to_image(source: ImageLike) -> Tensor:
-    """The picture as a person sees it, uint8 ``[3, H, W]`` on the CPU.
+    """The picture in RGB as a viewer shows it, uint8 ``[3, H, W]`` on the CPU.
 
     Args:
         source: Path of an image file; a PIL image (EXIF orientation applied, alpha dropped); a uint8 array ``[H, W, 3]`` in RGB, or
             ``[H, W]`` in gray; a uint8 tensor ``[3, H, W]`` in RGB, on any device.
 
     Raises:
-        ImageError: It is none of these, or the file is missing or damaged.
+        ImageError: The source is none of these, or the file is missing or damaged.
     """
     if isinstance(source, (str, PathLike)):
         return read_image(Path(source))
@@ -64,14 +64,14 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 def read_image(path: Path, content: bytes | None = None) -> Tensor:
-    """The picture as a person sees it: RGB, EXIF orientation applied, alpha dropped. uint8 ``[3, H, W]``.
+    """The picture in RGB as a viewer shows it, uint8 ``[3, H, W]``: EXIF orientation applied, alpha dropped.
 
     Args:
-        path: The file.
-        content: Its bytes, where it is part of another file; ``path`` is then its name in errors.
+        path: Path of the image file.
+        content: Bytes of the image, where it is part of another file; ``path`` is then its name in errors.
 
     Raises:
-        ImageError: The file is missing, damaged or no image.
+        ImageError: The file is missing, damaged, or not an image.
     """
     try:
         with Image.open(path if content is None else io.BytesIO(content)) as file:
@@ -82,14 +82,14 @@ def read_image(path: Path, content: bytes | None = None) -> Tensor:
 
 
 def image_size(path: Path, content: bytes | None = None) -> tuple[int, int]:
-    """Height and width of the picture that :func:`read_image` returns for the same arguments, from the file's header alone.
+    """Height and width in pixels of the picture that :func:`read_image` returns, from the file's header alone (except TIFF).
 
     Raises:
-        ImageError: The file is missing, damaged or no image.
+        ImageError: The file is missing, damaged, or not an image.
     """
     try:
         with Image.open(path if content is None else io.BytesIO(content)) as file:
-            if file.format == "TIFF":  # Pillow turns its size by itself, in some versions
+            if file.format == "TIFF":  # some versions of Pillow swap the sides by themselves
                 height, width = read_image(path, content).shape[-2:]
                 return height, width
             width, height = file.size
@@ -100,7 +100,7 @@ def image_size(path: Path, content: bytes | None = None) -> tuple[int, int]:
 
 
 def _rgb(file: Image.Image) -> NDArray[np.uint8]:
-    """Pixels ``[H, W, 3]``, with EXIF orientation applied and alpha dropped."""
+    """Pixels in RGB, ``[H, W, 3]``, with EXIF orientation applied and alpha dropped."""
     image = ImageOps.exif_transpose(file)
     if image.mode[0] in "IF":  # Pillow's convert would clip these at 255
         values = np.asarray(image, dtype=np.float64)
@@ -114,36 +114,36 @@ def _to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def _peak(mode: str, largest: float) -> float:
-    """White of a deep gray image: 65535 for 16 bits; for 32 bits and floats, which say nothing, by the largest value."""
+    """Value of white in a deep gray image: 65535 for 16 bits; guessed from the largest value for 32 bits and floats."""
     if mode.startswith("I;16"):
         return 65535
     return 1 if mode == "F" and largest <= 1 else 255 if largest <= 255 else 65535
 
 
 def write_image(image: Tensor, path: Path) -> None:
-    """Writes a uint8 ``[3, H, W]`` image as PNG (or what the ending of ``path`` says)."""
+    """Writes a uint8 ``[3, H, W]`` image in the format of the ending of ``path``, such as PNG."""
     to_pil(image).save(path)
 
 
 def to_float(image: Tensor) -> Tensor:
-    """uint8 pixels as fp32 in [0, 1]."""
+    """Pixels as fp32 in [0, 1], from uint8."""
     return image.float() / 255
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Real-valued pixels as the 8-bit image that a viewer gets: clamped to [0, 1], rounded to 1/255."""
+    """The 8-bit image of real-valued pixels, as a viewer gets it: clamped to [0, 1] and rounded to multiples of 1/255."""
     return x.clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
 def padded_size(height: int, width: int, stride: int) -> tuple[int, int]:
-    """The sides, rounded up to multiples of ``stride``."""
+    """Height and width, rounded up to multiples of ``stride``."""
     return -(-height // stride) * stride, -(-width // stride) * stride
 
 
 def pad(x: Tensor, stride: int) -> Tensor:
     """``x`` ``[..., C, H, W]``, floating point, with its last row and column repeated up to multiples of ``stride``.
 
-    Repeating the edge adds no edge, so padding costs few bits.
+    Repeating adds no edges to the image, so padding costs few bits.
     """
     height, width = x.shape[-2:]
     padded_height, padded_width = padded_size(height, width, stride)

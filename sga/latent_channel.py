@@ -16,19 +16,22 @@ from sga.images import to_uint8
 from sga.refinement.rounding import hard_round
 
 WHITENED_RANGE = 3.0
-"""Whitened latents are drawn from black to white over so many standard deviations on either side of 0."""
+"""Whitened values drawn in white, in standard deviations; their negatives are drawn in black."""
 
 PANEL_SIDE = 400
-"""Longer side of a panel in pixels, about."""
+"""Approximate longer side of a panel in pixels."""
 
 
 def latent_panels(codec: Codec, x: Tensor, image: Tensor) -> dict[str, tuple[str, Tensor]]:
-    """A caption and a uint8 picture ``[3, H, W]`` each: ``image``, ``y``, ``mu``, ``sigma``, ``whitened``; of one size, on the CPU.
+    """Pictures of one channel of an image's latents: caption and uint8 ``[3, H, W]``, of one size, on the CPU, by name.
+
+    The names are ``image``, ``y``, ``mu``, ``sigma`` and ``whitened``; without a hyperprior ``image`` and ``y`` alone, and without
+    predicted means no ``mu``.
 
     Args:
-        codec: Any codec; without a hyperprior there are ``image`` and ``y`` alone, without means no ``mu``.
+        codec: Codec of the latents.
         x: ONE padded image, ``[1, 3, H', W']`` in [0, 1].
-        image: The same without its padding, ``[3, H, W]``.
+        image: The image without its padding, ``[3, H, W]`` in [0, 1].
     """
     latents = codec.analyse(x)
     quantised = codec.quantise(latents, hard_round, hard_round)
@@ -37,14 +40,14 @@ def latent_panels(codec: Codec, x: Tensor, image: Tensor) -> dict[str, tuple[str
 
 @dataclass(frozen=True)
 class LatentChannel:
-    """A channel of the latents of one image, on the CPU, without what is of padding alone: ``[rows, columns]`` each.
+    """One channel of an image's latents on the CPU, ``[rows, columns]`` each, without the positions that are padding alone.
 
     Attributes:
-        number: Number of the channel.
+        number: Index of the channel.
         y: Latents, rounded or not.
-        means: Means that the codec predicts, or ``None``.
-        scales: Standard deviations that it predicts; ``None`` without a hyperprior.
-        whitened: ``y`` less its means over its scales; ``None`` without a hyperprior.
+        means: Predicted means; ``None`` where the codec predicts none.
+        scales: Predicted standard deviations; ``None`` without a hyperprior.
+        whitened: Latents less their means, divided by their scales; ``None`` without a hyperprior.
     """
 
     number: int
@@ -55,7 +58,7 @@ class LatentChannel:
 
 
 def channel_of(codec: Codec, y: Tensor, prior: Prior | None, number: int, image: Tensor) -> LatentChannel:
-    """Channel ``number`` of ``y`` ``[1, M, H'/16, W'/16]`` where the image ``[3, H, W]`` lies."""
+    """Channel ``number`` of ``y`` ``[1, M, H'/16, W'/16]``, cropped to the part that codes the image ``[3, H, W]``."""
     rows, columns = (-(-side // codec.y_stride) for side in image.shape[-2:])
 
     def crop(values: Tensor) -> Tensor:
@@ -75,10 +78,10 @@ def draw_channel(
     """The pictures of :func:`latent_panels`.
 
     Args:
-        channel: Channel to be drawn.
-        image: ``[3, H, W]`` in [0, 1].
+        channel: Channel to draw.
+        image: Image, ``[3, H, W]`` in [0, 1].
         name: Name of the latents in captions.
-        beside: Others that are drawn beside it, in the same ranges of grey.
+        beside: Channels that are shown beside it, and therefore have the same ranges of grey.
     """
     together = (channel, *beside)
     size = [max(1, round(side * PANEL_SIDE / max(image.shape[-2:]))) for side in image.shape[-2:]]
@@ -97,7 +100,7 @@ def draw_channel(
         return panels
     scales = [each.scales for each in together if each.scales is not None]
     least, most = min(float(each.min()) for each in scales), max(float(each.max()) for each in scales)
-    octaves = torch.log2(channel.scales / least)  # linear, the few largest would leave the others black
+    octaves = torch.log2(channel.scales / least)  # on a linear scale, the few largest would leave the others black
     panels["sigma"] = f"sigma, log: {least:.2f} to {most:.1f}", enlarge(octaves / max(1.0, math.log2(most / least)))
     ratio = f"{name} / sigma" if channel.means is None else f"({name} - mu) / sigma"
     caption = f"{ratio}: -{WHITENED_RANGE:.0f} to {WHITENED_RANGE:.0f}"
@@ -106,10 +109,10 @@ def draw_channel(
 
 
 def telling_channel(quantised: Quantised) -> int:
-    """The channel of ``y_hat`` (batch of 1) in which the prior saves the most bits against one scale for the whole channel.
+    """Index of the channel of ``y_hat`` (batch of 1) whose prior saves the most bits over one scale for the whole channel.
 
-    (The one with the most bits of all is a small copy of the image, whose scale hardly varies.) Without a prior, the one that
-    varies most.
+    (The channel with the most bits is a small copy of the image, whose scale hardly varies.) Without a prior, it is the channel
+    with the largest variance.
     """
     y_hat, prior = quantised.y_hat, quantised.prior
     if prior is None:
@@ -122,6 +125,6 @@ def telling_channel(quantised: Quantised) -> int:
 def _bits(centred: Tensor, scales: Tensor) -> Tensor:
     """Bits of each channel under N(0, scales^2) convolved with U(-1/2, 1/2), ``[M]``."""
     distance, scales = centred.abs(), scales.clamp(min=LOWEST_SCALE)
-    # In the lower tail: in the upper one both terms round to 1.
+    # The difference is taken in the lower tail: in the upper tail both terms round to 1.
     likelihood = torch.special.ndtr((0.5 - distance) / scales) - torch.special.ndtr((-0.5 - distance) / scales)
     return -torch.log2(likelihood.clamp(min=1e-9)).sum((0, 2, 3))

@@ -1,4 +1,4 @@
-"""How the metrics of a coded image are measured."""
+"""Measurement of the metrics of a coded image."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from sga.distortion import MS_SSIM_MIN_SIDE, TruePixels
 from sga.distortion import ms_ssim as _ms_ssim
 
 LUMA = (0.299, 0.587, 0.114)
-"""Weights of R, G and B in the luma of BT.601, full range: the matrix of JPEG (JFIF), and what WebP, AVIF and HEIC use for
-photographs by default, so that a PSNR of luma compares with those of classical image codecs."""
+"""Weights of R, G and B in the luma of BT.601, full range: the matrix of JPEG (JFIF), and the default of WebP, AVIF and HEIC for
+photographs, so that a PSNR of luma can be compared with those of classical image codecs."""
 
 
 @dataclass(frozen=True)
 class Coding:
-    """An image through a codec: what a metric is measured from. What is not known is ``None``, as are metrics that need it.
+    """A coded image, from which metrics are measured. Unknown attributes are ``None``, and so are the metrics that need them.
 
     Attributes:
-        original: uint8 ``[3, H, W]``.
-        image: The decoded image, uint8 ``[3, H, W]``, on the same device.
-        bits: Bits of the file; estimated ones where there is no file.
-        codec: The codec that made it.
-        encode_seconds: Wall time from latents to the file.
-        decode_seconds: Wall time from the file to ``image``.
+        original: Original image, uint8 ``[3, H, W]``.
+        image: Decoded image, uint8 ``[3, H, W]``, on the same device.
+        bits: Bits of the file; estimated bits where there is no file.
+        codec: Codec that coded the image.
+        encode_seconds: Wall time in seconds from latents to the file.
+        decode_seconds: Wall time in seconds from the file to ``image``.
     """
 
     original: Tensor
@@ -44,7 +44,7 @@ class Coding:
 
     @cached_property
     def ms_ssim(self) -> float | None:
-        """See :func:`ms_ssim`; kept, since it is slow and two metrics need it."""
+        """MS-SSIM as of :func:`ms_ssim`; computed once, since it is slow and two metrics need it."""
         return ms_ssim(self.original, self.image)
 
 
@@ -73,7 +73,7 @@ def ms_ssim(image: Tensor, reconstruction: Tensor) -> float | None:
 
 
 def ms_ssim_in_db(similarity: float | None) -> float | None:
-    """-10 log10(1 - MS-SSIM); infinite for an MS-SSIM of 1."""
+    """MS-SSIM in dB, -10 log10(1 - MS-SSIM); infinite for an MS-SSIM of 1."""
     if similarity is None:
         return None
     return -10 * math.log10(1 - similarity) if similarity < 1 else math.inf

@@ -1,4 +1,4 @@
-"""An allocator that keeps the memory it has."""
+"""Settings of the allocator: freed memory is kept."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of malloc.h
 
 
 def keep_freed_memory(keep: bool = True) -> None:
-    """Tells glibc not to return freed memory to the system; elsewhere than on glibc it does nothing.
+    """Sets glibc to keep freed memory instead of returning it to the system; it does nothing where there is no glibc.
 
-    A step frees and takes tensors of 25 MB again and again; by default each costs thousands of page faults, a quarter of the
-    time of a step on a CPU.
+    A step frees and allocates tensors of 25 MB again and again; by default each costs thousands of page faults, a quarter of the
+    time per step on a CPU.
 
     Args:
-        keep: ``False`` restores what glibc's own thresholds grow to under such tensors (for comparisons).
+        keep: Whether freed memory is kept; ``False`` sets the values that glibc's own thresholds reach with such tensors, for
+            comparisons.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 LEAST_SIDE = 31
-"""AlexNet's strides leave nothing of a shorter side."""
+"""Shortest side in pixels that LPIPS is defined for: AlexNet's strides leave nothing of a shorter one."""
 
 
 @torch.no_grad()
 def lpips_distance(image: Tensor, reconstruction: Tensor) -> float | None:
-    """LPIPS (AlexNet, version 0.1) of two uint8 images ``[3, H, W]``: 0 where they are equal, about 1 where nothing is alike.
+    """LPIPS (AlexNet, version 0.1) of two uint8 images ``[3, H, W]``: 0 for equal images, about 1 for unrelated ones.
 
     ``None`` where a side is under 31 pixels, where the package ``lpips`` is not installed, and, after a warning, where AlexNet's
     weights are not on this machine: nothing is downloaded in the middle of a job.
@@ -35,7 +35,7 @@ def lpips_distance(image: Tensor, reconstruction: Tensor) -> float | None:
 
 @cache
 def _network() -> nn.Module | None:
-    """The network, on the CPU; loaded once per process."""
+    """The network on the CPU, loaded once per process; ``None`` where it is not available."""
     if find_spec("lpips") is None:
         return None
     from torchvision.models import AlexNet_Weights  # type: ignore[import-untyped]
@@ -48,11 +48,11 @@ def _network() -> nn.Module | None:
             warnings.simplefilter("ignore")  # the package calls torchvision in an old way
             network: nn.Module = import_module("lpips").LPIPS(net="alex", verbose=False)
             return network.requires_grad_(False)
-    except Exception as error:  # whatever is wrong with another's package or file, no job may end of it
+    except Exception as error:  # no failure of the package or of its weights may end a job
         return _unavailable(f"{weights}: {error}")
 
 
 @cache
 def _unavailable(reason: str) -> None:
-    """Warns, once for a reason."""
+    """Returns ``None`` after a warning, once per reason."""
     warnings.warn(f"LPIPS is n/a: {' '.join(reason.split())}", stacklevel=3)

@@ -28,7 +28,7 @@ from sga.refinement.settings import RefinerSettings
 from sga.refinement.target import FixedLambda, Target
 
 BatchListener = Callable[[Sequence[int], Progress], None]
-"""``listener(indices, progress)``: a :data:`sga.refinement.refiner.Listener` that hears which of the images are meant."""
+"""``listener(indices, progress)``: a :data:`sga.refinement.refiner.Listener` that also receives the indices of the images."""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ def side_by_side(panels: Mapping[str, Tensor], path: Path) -> None:
     """Writes images beside one another, each under its caption.
 
     Args:
-        panels: Captions and uint8 images ``[3, H, W]`` of one size.
-        path: A PNG file.
+        panels: Images by caption, uint8 ``[3, H, W]``, of one size.
+        path: Path of a PNG file.
     """
     captioned(panels).save(path)
 
@@ -33,13 +33,13 @@ def draw_comparison(loaded: LoadedCodec, original: Path, output: Path, result: I
     """Draws an image of a refinement from its files: original, base and refined, with bpp and PSNR.
 
     Args:
-        loaded: The codec of the refinement.
-        original: File of the image.
+        loaded: Codec of the refinement.
+        original: Path of the original image.
         output: Folder of the run.
-        result: Of the image.
+        result: Result of the image.
 
     Returns:
-        The picture, ``comparison.png`` in ``output``.
+        Path of the picture, ``comparison.png`` in ``output``.
     """
     panels = {"original": read_image(original)}
     for caption, folder, quality in (("base", BASE_BITSTREAMS, result.base), ("refined", BITSTREAMS, result.refined)):
@@ -51,14 +51,14 @@ def draw_comparison(loaded: LoadedCodec, original: Path, output: Path, result: I
 
 
 def captioned(panels: Mapping[str, Tensor]) -> Image.Image:
-    """Images ``[3, H, W]`` (uint8, of one size) beside one another, each under its caption."""
+    """One picture of images (uint8 ``[3, H, W]``, of one size) beside one another, each under its caption."""
     images = [Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())) for image in panels.values()]
     width, height = images[0].size
     canvas = Image.new("RGB", (len(images) * (width + MARGIN) + MARGIN, height + CAPTION_HEIGHT + MARGIN), "white")
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(size=16)
     longest = max(draw.textlength(caption, font) for caption in panels)
-    if longest > width:  # a caption stays over its picture
+    if longest > width:  # a caption must not reach over the next picture
         font = ImageFont.load_default(size=max(8, 16 * width / longest))
     for column, (caption, image) in enumerate(zip(panels, images, strict=True)):
         left = MARGIN + column * (width + MARGIN)

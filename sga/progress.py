@@ -1,4 +1,4 @@
-"""Progress of ONE photograph's refinement: a bar on a terminal, a bar in a notebook, or a function of the caller's."""
+"""Progress of ONE photograph's refinement: a bar on a terminal or in a notebook, or a function of the caller."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ OnStep = Callable[[int, int, float], object]
 
 @contextmanager
 def listening(progress: bool | OnStep, steps: int) -> Iterator[Listener | None]:
-    """A listener for the time of a refinement of ``steps`` steps; ``None`` where nobody listens.
+    """Context with a listener for a refinement of ``steps`` steps; ``None`` where nothing is shown or called.
 
     Args:
-        progress: ``True``: a bar on standard error where that is a terminal, or in a notebook; ``False``: nothing; or a function.
-        steps: Adam steps.
+        progress: Bar on standard error where that is a terminal, or in a notebook (``True``); nothing (``False``); or a function.
+        steps: Adam steps of the refinement.
     """
     from rich.console import Console
 
@@ -57,13 +57,13 @@ def _on_terminal(console: Console, steps: int) -> Iterator[OnStep]:
 
 
 def _in_notebook(steps: int) -> OnStep:
-    """A bar of IPython's own: rich's needs ipywidgets there."""
+    """IPython's own bar, since rich's would need ipywidgets in a notebook."""
     from IPython.display import ProgressBar
 
     bar = ProgressBar(max(steps, 1))
     bar.display()
 
     def on_step(step: int, steps: int, loss: float) -> None:
-        bar.progress = step  # shows itself anew
+        bar.progress = step  # also redraws the bar
 
     return on_step

@@ -1,7 +1,7 @@
-"""Published rate-distortion points of CompressAI's models, to aim at and to compare with.
+"""Published rate-distortion points of CompressAI's models.
 
-Means over the 24 Kodak images, from bitstreams: CompressAI's ``results/image/kodak/compressai-*_cuda.json``, and the lambdas of its
-``docs/source/zoo.rst`` (arXiv 2011.03029).
+They are means over the 24 Kodak images, from bitstreams: CompressAI's ``results/image/kodak/compressai-*_cuda.json``, with the
+lambdas of its ``docs/source/zoo.rst`` (arXiv 2011.03029).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sga.distortion import DistortionName
 from sga.quality import Quality
 from sga.rate_distortion import Objective
 
-# bpp, PSNR in dB and MS-SSIM of each quality.
+# Mean bpp, PSNR in dB and MS-SSIM of each quality, from quality 1.
 _MEASURED: dict[tuple[str, DistortionName], tuple[tuple[float, float, float], ...]] = {
     ("bmshj2018-factorized", "mse"): (
         (0.1226, 26.909, 0.9100),
@@ -140,15 +140,16 @@ SIZES: dict[str, tuple[Mapping[str, int], ...]] = {
     ),
     **dict.fromkeys(("Cheng2020AnchorCodec", "Cheng2020AttentionCodec"), 3 * ({"N": 128},) + 3 * ({"N": 192},)),
 }
-"""Sizes of the model of each quality from 1, by the class of the codec."""
+"""Sizes of the model of each quality, from quality 1, by the class of the codec."""
 
 
 def quality_settings(codec: str, name: str) -> dict[str, Any]:
     """Settings of a training at a quality of CompressAI's convention: ``lmbda``, ``distortion`` and the sizes of the codec.
 
     Args:
-        codec: Class of the codec. One without published models has CompressAI's eight lambdas, and keeps its own sizes.
-        name: ``mse_1`` to ``mse_8`` or ``ms_ssim_1`` to ``ms_ssim_8``; up to 6 for the codecs of Cheng et al. 2020.
+        codec: Name of the codec's class. One without published models has CompressAI's eight lambdas and keeps its own sizes.
+        name: Name of the quality: ``mse_1`` to ``mse_8`` or ``ms_ssim_1`` to ``ms_ssim_8``; up to 6 for the codecs of Cheng et al.
+            2020.
 
     Raises:
         ValueError: The codec has no such quality.
@@ -164,16 +165,16 @@ def quality_settings(codec: str, name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PublishedPoint:
-    """What a published model reaches on Kodak.
+    """Result of a published model on Kodak.
 
     Attributes:
-        architecture: CompressAI's name.
-        distortion: What the model was trained on.
-        quality: 1 to 8; 1 to 6 for the models of Cheng et al. 2020.
-        lmbda: Lambda of its training.
-        bpp: Mean bits a pixel of the files.
+        architecture: CompressAI's name of the architecture.
+        distortion: Distortion of the training.
+        quality: Number of the quality, 1 to 8; 1 to 6 for the models of Cheng et al. 2020.
+        lmbda: Lambda of the training.
+        bpp: Mean bits per pixel of the files.
         psnr_db: Mean PSNR in dB.
-        ms_ssim: Mean MS-SSIM.
+        ms_ssim: Mean MS-SSIM in [0, 1].
     """
 
     architecture: str
@@ -186,15 +187,15 @@ class PublishedPoint:
 
     @property
     def means(self) -> Quality:
-        """The means as the numbers of a file."""
+        """The means as metrics."""
         return Quality(self.bpp, self.psnr_db, self.ms_ssim)
 
     @property
     def rd_loss(self) -> float:
-        """The Lagrangian of the mean bpp and the mean PSNR (or MS-SSIM): to be compared with one of such means alone.
+        """R-D loss of the mean bpp and the mean PSNR (or MS-SSIM), to compare only with an R-D loss of such means.
 
-        The MSE of a mean PSNR is below the mean of the MSEs, so that the mean over images of the R-D losses lies some percent above
-        this number, even for the published model itself.
+        The MSE that belongs to a mean PSNR is below the mean of the MSEs, so that the mean of the R-D losses of single images is a
+        few per cent above this number, even for the published model itself.
         """
         loss = self.means.loss(Objective(self.lmbda, self.distortion))
         assert loss is not None

@@ -1,8 +1,8 @@
-"""The measured numbers of a file: each metric is declared once, in :class:`Quality`, and everything else is derived from there.
+"""Metrics of a file: each metric is declared once, as a field of :class:`Quality`, and everything else is derived from that.
 
-To add one, write how it is measured and a field of :class:`Quality` (``docs/extending.md`` has an example). It is then in the JSON
-file of every image, ``results.csv``, ``summary.json``, the printed tables, TensorBoard and the reports; files written before it
-existed have no value of it, and ``n/a`` stands in its place.
+To add a metric, write a function that measures it and a field of :class:`Quality` (``docs/extending.md`` has an example). It is
+then in the JSON file of every image, ``results.csv``, ``summary.json``, the printed tables, TensorBoard and the reports. Older
+files have no value of it, and ``n/a`` is shown in its place.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Column:
     Attributes:
         title: Name for people.
         unit: Unit; empty where there is none.
-        form: Format of a number, as of ``format``.
-        better: Which values are better; ``None`` where none is.
+        form: Format of a number, for ``format``.
+        better: Direction of better values, ``higher`` or ``lower``; ``None`` where there is none.
     """
 
     title: str
@@ -48,7 +48,7 @@ class Column:
         return f"{self.title} {self.unit}".rstrip()
 
     def text(self, value: float | None) -> str:
-        """A value as tables have it."""
+        """Text of a value in tables; ``n/a`` for ``None``."""
         return NOT_AVAILABLE if value is None else format(value, self.form)
 
 
@@ -59,11 +59,11 @@ SECONDS = Column("seconds", form=".1f", better="lower")
 
 @dataclass(frozen=True)
 class Decibels:
-    """How a distortion's means become decibels that rise with quality.
+    """Conversion of means of a metric to decibels that rise with quality.
 
     Attributes:
-        of: The decibels of means ``[n]``.
-        formula: The same for people; empty where means are in dB already.
+        of: Function from means ``[n]`` to decibels ``[n]``.
+        formula: Formula for people; empty where means are in dB already.
     """
 
     of: Callable[[Floats], Floats]
@@ -72,7 +72,7 @@ class Decibels:
 
 IN_DB = Decibels(lambda means: means)
 MS_SSIM_IN_DB = Decibels(lambda means: -10.0 * np.log10(1 - means), "-10 log10(1 - MS-SSIM)")
-"""The decibels are of the mean MS-SSIM, as in CompressAI's plots; the column ``ms_ssim_db`` has the mean of the decibels."""
+"""Decibels of the mean MS-SSIM, as in CompressAI's plots; the mean of the column ``ms_ssim_db`` is the mean of decibels instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +80,8 @@ class Metric(Column):
     """A column that is measured from a coded image.
 
     Attributes:
-        measure: The number; ``None`` or infinite where it does not exist.
-        decibels: What R-D figures draw and BD-rates compare; ``None``: the metric is no distortion.
+        measure: Function from a coded image to the value; ``None`` or infinite where it does not exist.
+        decibels: Conversion for R-D figures and BD-rates; ``None`` where the metric is not drawn there.
     """
 
     measure: Callable[[Coding], float | None]
@@ -104,8 +104,8 @@ def metric(
     Args:
         title, unit, form, better: See :class:`Column`.
         measure, decibels: See :class:`Metric`.
-        always: Every file of results has it, since the first version; one that lacks it is damaged. Never for a new metric.
-        compare: Whether two qualities that differ in it alone are different.
+        always: Whether every version has written it, so that a file that lacks it is damaged. Never for a new metric.
+        compare: Whether two qualities that differ only in this metric are unequal.
     """
     declared = Metric(title=title, unit=unit, form=form, better=better, measure=measure, decibels=decibels)
     default = MISSING if always else None
@@ -114,7 +114,7 @@ def metric(
 
 @dataclass(frozen=True)
 class Quality:
-    """The measured numbers of one file, or their means; ``None`` where a number does not exist.
+    """Metrics of one file, or their means over files; ``None`` where a metric does not exist.
 
     Attributes:
         bpp: Bits of the whole file, header included, per pixel of the true image.
@@ -122,8 +122,8 @@ class Quality:
         ms_ssim: MS-SSIM of the 8-bit image, in [0, 1]; ``None`` where a side is under 161 pixels.
         ms_ssim_db: -10 log10(1 - MS-SSIM); ``None`` also where the image is perfect.
         psnr_y_db: PSNR of the BT.601 luma in dB; ``None`` where it is perfect.
-        encode_seconds: Wall time from latents to the file.
-        decode_seconds: Wall time from the file to the 8-bit image: entropy decoding and synthesis.
+        encode_seconds: Wall time in seconds from latents to the file.
+        decode_seconds: Wall time in seconds from the file to the 8-bit image: entropy decoding and synthesis.
         kmacs_per_pixel: Thousands of multiply-accumulates per pixel of the padded image in the decoder's transforms.
         lpips: LPIPS (AlexNet, version 0.1), 0 for equal images; ``None`` where it is not installed (``pip install
             sga-lightning[metrics]``).
@@ -179,11 +179,11 @@ class Quality:
 
     @classmethod
     def of(cls, coding: Coding, names: Collection[str] | None = None) -> Self:
-        """The numbers of a coded image.
+        """The metrics of a coded image.
 
         Args:
-            coding: The image and its file.
-            names: Metrics to be measured, as fields are called; by default all.
+            coding: Coded image.
+            names: Names of the metrics to measure; by default all.
         """
         values = {name: declared.measure(coding) for name, declared in METRICS.items() if names is None or name in names}
         mse = (coding.original.double() - coding.image.double()).square().mean().item() / 255**2
@@ -191,16 +191,16 @@ class Quality:
 
     @classmethod
     def from_values(cls, values: Mapping[str, float | None]) -> Self:
-        """The numbers by the names of the fields, such as means; what is not among them is ``None``."""
+        """The metrics with values, such as means, by the names of the fields; a field without a value is ``None``."""
         return cls(**{each.name: values.get(each.name) for each in fields(cls)})  # type: ignore[arg-type]
 
     @classmethod
     def from_columns(cls, row: Mapping[str, Any], suffix: str = "") -> Self:
-        """The numbers in a row of a file of results, whose columns may have a suffix; a newer metric may be missing.
+        """The metrics in a row of a file of results, whose columns may have a suffix; a newer metric may be missing.
 
         Raises:
             KeyError: A column that every version writes is missing.
-            TypeError: A value is not a number, or one is ``None`` that always exists.
+            TypeError: A value is not a number, or is ``None`` where the metric always exists.
         """
         found = {name: row[f"{name}{suffix}"] if name in ALWAYS else row.get(f"{name}{suffix}") for name in METRICS}
         for name, value in found.items():
@@ -209,7 +209,7 @@ class Quality:
         return cls.from_values(found)
 
     def columns(self, suffix: str = "") -> dict[str, float | None]:
-        """The numbers by the names of their columns."""
+        """Values of the metrics by the names of their columns."""
         return {f"{name}{suffix}": getattr(self, name) for name in METRICS}
 
     def loss(self, objective: Objective) -> float | None:
@@ -236,22 +236,22 @@ ALWAYS = tuple(each.name for each in fields(Quality) if each.name in METRICS and
 LATER = tuple(name for name in METRICS if name not in ALWAYS)
 """The other metrics, which older files lack."""
 PLOTTED = tuple(name for name, declared in METRICS.items() if declared.decibels is not None)
-"""Metrics that rate-distortion figures are drawn of."""
+"""Metrics that R-D figures draw and BD-rates compare."""
 _TYPES: dict[str, Any] = get_type_hints(Quality)
 
 T = TypeVar("T", bound=float)
 
 
 def finite(value: T | None) -> T | None:
-    """The value, or ``None`` where it is infinite or not a number: such an image has none."""
+    """The value, or ``None`` where it is infinite or not a number: then the image has no value."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def present(values: Iterable[float | None]) -> list[float]:
-    """Values that exist: what a mean over images is of. Images without one (``None``, infinite) are left out and counted."""
+    """The finite values, over which a mean over images is taken; ``None`` and infinite ones are left out."""
     return [value for value in values if finite(value) is not None]  # type: ignore[misc]
 
 
 def is_of(kind: Any, value: object) -> bool:
-    """Whether a value read from JSON, where 30 and 30.0 are one number, is of the type of a column."""
+    """Whether a value from a JSON file has the type of a column; an integer counts as a float, as 30 may stand for 30.0."""
     return not isinstance(value, bool) and (isinstance(value, kind) or (isinstance(value, int) and isinstance(0.0, kind)))

@@ -23,34 +23,33 @@ from sga.refinement.settings import RefinerSettings
 from sga.refinement.target import LIMIT, SLOPE, FileSize, LambdaController, Target
 
 TRAVEL = 0.1
-"""How far a latent can move between two steps of lambda at the least, in symbols."""
+"""Least distance, in symbols, that a latent can move between two changes of lambda."""
 
 FAR = 3.0
-"""An error of so many tolerances is large: latents that have settled would not get there."""
+"""Error, in tolerances, above which latents that have settled would not reach the target."""
 
 GAINS_TRIED, SLOPE_OF_GAINS = 4, 0.55
-"""Gains of a codec of variable rate that are tried before the refinement, and d log(bpp) / d log(lambda) from one to another: 0.55
-over CompressAI's eight published hyperpriors."""
+"""Number of gains of a variable-rate codec that are tried before the refinement, and the d log(bpp) / d log(lambda) assumed between
+them: that of CompressAI's eight published hyperpriors."""
 
 CONTINUATION = 10
-"""Steps between two files, after the refinement."""
+"""Adam steps between two files, after the first refinement."""
 
 
 def extra_steps(steps: int) -> int:
-    """The most steps that an image may take after its refinement of ``steps``."""
+    """Largest number of steps for an image after its refinement of ``steps`` steps."""
     return max(100, steps // 2)
 
 
 @dataclass(frozen=True)
 class TargetedRefinement:
-    """Refinement so that files are what is asked for: :meth:`begin` with a batch, then :meth:`reach` the target with each
-    of its images.
+    """Refinement to a target: :meth:`begin` refines a batch, then :meth:`reach` brings each of its images to the target.
 
     Attributes:
         loaded: Codec with its tables.
-        objective: Loss; its lambda is the first.
-        settings: Settings of the refinement, of at least one step. What they ``select`` counts for nothing: the target does it.
-        target: What is asked for.
+        objective: Loss that is minimised; the search starts at its lambda.
+        settings: Settings of the refinement, of at least one step. Their ``select`` is not used: the target selects the latents.
+        target: Bits per pixel or PSNR that every file should have.
 
     Raises:
         ValueError: There are no steps.
@@ -68,16 +67,16 @@ class TargetedRefinement:
     def begin(
         self, x: Tensor, originals: Sequence[Tensor], seeds: Sequence[int], listener: Listener | None = None
     ) -> RefinementResult:
-        """Refines images while the lambda of each moves to where it belongs.
+        """Result of a refinement in which the lambda of each image moves towards the target.
 
         Args:
             x: Padded images ``[B, 3, H, W]`` in [0, 1], fp32, on the codec's device.
-            originals: The images before padding, uint8 ``[3, h, w]``.
+            originals: Images before padding, uint8 ``[3, h, w]``.
             seeds: Seed of the noise of each image.
-            listener: See :data:`sga.refinement.refiner.Listener`.
+            listener: Function that is called after each hard evaluation; see :data:`sga.refinement.refiner.Listener`.
 
         Raises:
-            ValueError: As :func:`sga.refinement.refiner.refine`.
+            ValueError: See :func:`sga.refinement.refiner.refine`.
         """
         sizes = [(image.shape[-2], image.shape[-1]) for image in originals]
         codec = self.loaded.codec
@@ -87,29 +86,31 @@ class TargetedRefinement:
         coded = [len(encode_image(self.loaded, base.image(i), *shape)) for i, shape in enumerate(sizes)]
         controller = LambdaController(self.target, objective, _file_size(coded, bits, sizes))
         settings = self.settings
-        # Lambda must wait for the latents: between two evaluations they can move by TRAVEL at least.
+        # Lambda must wait for the latents to follow: between two evaluations they can move by TRAVEL at least.
         every = max(settings.steps // 20, math.ceil(TRAVEL / settings.learning_rate))
         settings = replace(settings, evaluate_every=min(settings.evaluate_every, every), select="best")
         return refine(codec, x, sizes, controller, settings, seeds, listener)
 
     def reach(self, x: Tensor, original: Tensor, begun: RefinementResult, seed: int) -> RefinementResult:
-        """Goes on with ONE image, with a lambda ever further beyond the one that its error asks for, until its
-        real file is inside the tolerance; the nearest latents where it is not after :func:`extra_steps`.
+        """Result of ONE image, refined further until its real file is inside the tolerance.
+
+        Lambda is pushed further and further beyond the value that the error asks for. Where the file is not inside the tolerance
+        after :func:`extra_steps`, the result has the latents with the nearest file.
 
         Args:
-            x: The padded image, ``[1, 3, H, W]``.
-            original: Before padding, uint8 ``[3, h, w]``.
-            begun: What :meth:`begin` returned, of this image.
+            x: Padded image ``[1, 3, H, W]`` in [0, 1], fp32, on the codec's device.
+            original: Image before padding, uint8 ``[3, h, w]``.
+            begun: Result of :meth:`begin` for this image.
             seed: Seed of the image's noise.
 
         Returns:
-            A batch of 1, with the curves of all that was tried.
+            The result, a batch of 1, with the curves of all that was tried.
 
         Raises:
-            BitstreamError, ValueError: As :func:`sga.coding.code_image`.
+            BitstreamError, ValueError: See :func:`sga.coding.code_image`.
         """
         shape = (original.shape[-2], original.shape[-1])
-        # Of a codec of variable rate, lambda began where its gain suits the target.
+        # With a variable-rate codec, lambda began at the value whose gain nearly reaches the target.
         first = math.log(float(begun.lmbda if self.loaded.codec.variable_rate else self.objective.lmbda))
         result = nearest = begun
         lmbda, least, left = math.log(float(result.lmbda)), math.inf, extra_steps(self.settings.steps)
@@ -121,7 +122,7 @@ class TargetedRefinement:
                 nearest, least = result, abs(error)
             if least <= self.target.tolerance or left == 0:
                 break
-            if error * last_error < 0:  # it went too far: where lambda belongs is between
+            if error * last_error < 0:  # it went too far: the right lambda is between the two
                 rest, push = (rest + lmbda) / 2, 1.0
             push, last_error = 2 * push, error
             lmbda = min(first + LIMIT, max(first - LIMIT, rest + push * max(-LIMIT, min(LIMIT, error)) / SLOPE))
@@ -137,9 +138,9 @@ class TargetedRefinement:
 
     @torch.no_grad()
     def _start(self, x: Tensor, sizes: Sequence[tuple[int, int]]) -> tuple[Objective, Quantised]:
-        """The first loss, and the encoder's latents with the gain that suits it, rounded hard.
+        """The objective at the start, and the encoder's latents with the gain of its lambda, rounded hard.
 
-        Of a codec of variable rate, the lambda of each image is the one whose gain nearly reaches the target without a step.
+        With a variable-rate codec, the lambda of each image is the one whose gain nearly reaches the target without a step.
         """
         codec, true = self.loaded.codec, TruePixels.of(x, sizes)
         base = codec.quantise(codec.analyse(x, codec.gain_for(self.objective.lmbda)), hard_round, hard_round)
@@ -156,8 +157,10 @@ class TargetedRefinement:
         return objective, base
 
     def _continuation(self, steps: int, far: bool) -> RefinerSettings:
-        """As the refinement ended, but for a learning rate that still moves the latents; as it was halfway, where the file is
-        far from the target."""
+        """Settings of the next steps: those of the refinement's end, with a learning rate that still moves the latents.
+
+        Where the file is ``far`` from the target, they are those of the middle of the refinement.
+        """
         settings, whole = self.settings, self.settings.steps
         tau_at, rate_at = (whole // 2, whole // 2) if far else (whole - 1, 3 * whole // 4)
         return replace(
@@ -172,7 +175,7 @@ class TargetedRefinement:
 
 
 def _file_size(files: Sequence[int], bits: Tensor, sizes: Sequence[tuple[int, int]]) -> FileSize:
-    """From the bytes of files and the bits that the densities estimate of them, ``[B]``."""
+    """Relation of real to estimated sizes, from the bytes of files and the bits ``[B]`` by the densities."""
     header = 8 * MAX_OVERHEAD_BYTES
     coded = torch.tensor(files, dtype=torch.float32, device=bits.device) * 8 - header
     pixels = torch.tensor([height * width for height, width in sizes], dtype=torch.float32, device=bits.device)

@@ -10,9 +10,9 @@ import pytorch_lightning as pl
 
 
 class Slow(pl.Callback):
-    """Makes steps long enough to be met by a signal; the rank ``SIGNAL_RANK`` sends one to itself after the sixth.
+    """Callback that makes steps long enough for a signal to arrive; rank ``SIGNAL_RANK`` sends one to itself after the sixth.
 
-    ``SLOW_SECONDS``: of a step.
+    ``SLOW_SECONDS``: seconds added per step.
     """
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
@@ -22,7 +22,7 @@ class Slow(pl.Callback):
 
 
 class DieInValidation(pl.Callback):
-    """A process that is killed in the validation after the fourth step."""
+    """Callback that raises in the validation after the fourth step, as a crash would."""
 
     def on_validation_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
         if trainer.global_step == 4:

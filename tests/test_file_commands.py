@@ -1,4 +1,4 @@
-"""What codec.py and refine.py do with a target, and with what a file says of its prior."""
+"""``codec.py`` and ``refine.py`` with a target, and with files that adapt their prior."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def photo(crop: Tensor, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def base_bpp(embedded: LoadedCodec, crop: Tensor) -> float:
-    """Of the file of the encoder's latents."""
+    """Bits per pixel of the file of the encoder's latents."""
     return encode_photograph(embedded, crop)[0].quality.bpp
 
 
@@ -69,7 +69,7 @@ def test_a_file_decodes_to_the_psnr_that_was_asked_for(change: float, photo: Pat
 
 
 def refused(command: Callable[[list[str]], int], arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> str:
-    """What is on standard error."""
+    """Text on standard error."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         command(arguments)

@@ -1,4 +1,4 @@
-"""Runs that were made before the core had a package of its own (``tests/old_runs``): their classes are called as they were then."""
+"""Runs of earlier versions (``tests/old_runs``), whose classes have names of ``lightning_modules``, where the core was then."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def test_old_names_are_those_of_the_classes(tmp_path: Path) -> None:
 def test_an_old_job_is_known_and_does_not_go_on(
     name: str, config: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its images had other noise. It is told by the mark of the same settings under their former names."""
+    """Its images had other noise. It is recognised by the mark of the same settings under their former names."""
     (mark,) = {yaml.safe_load(path.read_text())["fingerprint"] for path in (OLD / name / "images").iterdir()}
     (tmp_path / f".fingerprint-{mark}").touch()
     with pytest.raises(SystemExit) as stop:
         refine.main(["--config", config, "--model.steps=3", "--data.root", str(pictures), "--output", str(tmp_path)])
-    assert stop.value.code == 2 and "is that of a job of an earlier version" in capsys.readouterr().err
+    assert stop.value.code == 2 and "belongs to a job of an earlier version" in capsys.readouterr().err
 
 
 def test_of_an_old_job_the_options_that_differ_are_named(

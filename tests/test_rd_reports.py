@@ -42,7 +42,7 @@ def curve(name: str, rates: dict[str, float], *, step: int = 1) -> RateCurve:
 def write_run(
     study: Path, name: str, images: dict[str, tuple[float, float]], trained: float, *, steps: int, **model: object
 ) -> None:
-    """A run whose base is 0.1 bpp dearer, from bpp and PSNR of each image."""
+    """Writes a run from bpp and PSNR of each image; its base needs 0.1 bpp more."""
     run = study / name
     (run / IMAGES).mkdir(parents=True)
     rounding = {"class_path": "sga.refinement.rounding.CosineRounding"}
@@ -78,7 +78,7 @@ def test_a_rate_scaled_by_four_fifths_is_20_percent() -> None:
 
 
 def test_the_bd_of_means_and_the_mean_of_bds() -> None:
-    # Image "a" costs 10 times as much as "b" and gets 20 % cheaper; "b" gets 50 % cheaper.
+    # Image "a" needs 10 times the bits of "b" and saves 20 % of them; "b" saves 50 %.
     anchor, test = curve("anchor", {"a": 10, "b": 1}), curve("test", {"a": 8, "b": 0.5})
     bd = bd_rate.compare(anchor, test, "psnr_db", samples=200)
     assert bd.rate == pytest.approx(100 * (8.5 / 11 - 1)) and bd.rate_of_images == pytest.approx(-35)

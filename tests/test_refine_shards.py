@@ -1,4 +1,4 @@
-"""Refinements in several processes that know nothing of one another, and results of very many images."""
+"""Refinements in several independent processes, and results of very many images."""
 
 from __future__ import annotations
 

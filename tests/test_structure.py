@@ -1,4 +1,4 @@
-"""The design drawn from the imports: which module may know which, and how long files and functions may be."""
+"""The design in terms of imports: which module may import which, and how long files and functions may be."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_a_study_is_a_folder_of_runs_that_several_processes_fill(
     assert study.main(command) == 0
     assert [path.stat().st_mtime_ns for path in results] == before
 
-    # The table of runs in TensorBoard: one row a run, however often it was run, of its settings and its means.
+    # The table of runs in TensorBoard: one row per run, however often it was run, with its settings and its means.
     for name, method, a in (("steep", "sigmoid_scaled_logit", 5.0), ("sga", "atanh", None)):
         run = output / name
         assert len(list((run / "tensorboard").glob("events.*"))) == 1
@@ -111,7 +111,7 @@ def test_a_dry_run_prints_the_commands_and_the_work(folder: Path, tmp_path: Path
     assert re.search(
         rf"python refine\.py --config \S*sga\.yaml --data\.root {folder} --output {output}/b .*--model\.steps=7", printed
     )
-    assert "2 runs, 507 steps an image, 1014 image-steps" in printed
+    assert "2 runs, 507 steps per image, 1014 image-steps" in printed
     assert not output.exists()
 
 

@@ -113,7 +113,7 @@ def test_curves_are_means_over_images_and_the_gap_is_of_equal_steps(tmp_path: Pa
     found = mean_curves(run, ["a", "b"])
     assert found["true/rd_loss"].steps.tolist() == [0, 5, 10]
     assert found["true/rd_loss"].values == pytest.approx([1.5, 1.0, 0.5])
-    # The method's own loss is 0.5 above the first; the true one falls by 0.1 a step.
+    # The method's own loss is 0.5 above the first; the true one falls by 0.1 per step.
     assert found["gap"].steps.tolist() == [0, 5] and found["gap"].values == pytest.approx([0.5, 1.0])
     shutil.rmtree(tmp_path / "run/tensorboard/b")
     with pytest.raises(ValueError, match="no curves of b"):

@@ -19,19 +19,19 @@ from sga.codecs.checkpoint import CheckpointError
 
 NOTHING, SAVE = 0, 1
 WISHES = {signal.SIGINT: 2, signal.SIGTERM: 3, signal.SIGUSR1: 4}
-"""What ranks wish, the strongest last. The time limit's warning comes first: the SIGTERM that may follow it is of the limit too."""
+"""Priority of each signal when ranks agree; the highest wins. SIGUSR1 warns of the time limit and outranks the SIGTERM after it."""
 
 LOOK_EVERY = 5
-"""Steps between two agreements of several ranks."""
+"""Optimiser steps between two agreements of several ranks."""
 
 
 class Stopped(SystemExit):
     """A signal ended the training between two batches, on every rank.
 
     Attributes:
-        signum: The signal.
+        signum: Signal that ended it.
         step: Optimiser steps done.
-        checkpoint: Holds them.
+        checkpoint: File that holds the training after those steps.
         is_global_zero: Whether this rank is the first.
     """
 
@@ -41,20 +41,20 @@ class Stopped(SystemExit):
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes one checkpoint again and again; a run that is killed loses what came after the latest.
+    """Callback that rewrites one checkpoint file; a run that is killed loses the steps after the latest checkpoint.
 
     SIGUSR1 (Slurm's warning before the time limit), SIGTERM (preemption, scancel) and SIGINT (Ctrl-C) end the run between two
     batches, after a checkpoint, by raising :class:`Stopped`. A signal may reach ranks at different steps, so they agree on it
     every :data:`LOOK_EVERY` steps. A second Ctrl-C ends the run at once.
 
-    At the last batch of an epoch nothing is written: what was due is written one batch later, after the validation. The file
-    takes its name when the next batch begins: only then has Lightning logged the values of the step that it holds, which a run
-    that is killed in between would leave out of its curves for ever.
+    At the last batch of an epoch nothing is written: a checkpoint that is due is written one batch later, after the validation.
+    The file takes its name when the next batch begins: only then has Lightning logged the values of the step that it holds. If
+    it had its name earlier, a run that is killed in between would lack those values in its curves.
 
     Args:
-        path: Of the checkpoint.
+        path: File of the checkpoint.
         every_steps: Optimiser steps between two writings.
-        every_minutes: Longest time between two writings.
+        every_minutes: Longest time between two writings, in minutes.
 
     Raises:
         ValueError: A period is not above 0.
@@ -71,8 +71,8 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._wish = self._agreed = NOTHING
         self._step, self._due, self._saved_at = trainer.global_step, False, time.monotonic()
-        # Lightning has set its own handlers by now (that of SIGTERM talks to the other ranks in the middle of a step), and
-        # puts back at the end what was there before.
+        # Lightning has set its own handlers by now; its SIGTERM handler communicates with other ranks in the middle of a step.
+        # At the end it restores the handlers from before its own.
         for signum in WISHES:
             signal.signal(signum, self._remember)
 
@@ -88,7 +88,7 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
-        # Not at the end of the batch before: its values were yet to be logged.
+        # Not at the end of the previous batch: its values were not logged yet.
         self._name(trainer)
         if self._agreed > SAVE and not self._due:
             (signum,) = (signum for signum, wish in WISHES.items() if wish == self._agreed)
@@ -102,13 +102,13 @@ class LastCheckpoint(Checkpoint):
         self._name(trainer)
 
     def _remember(self, signum: int, frame: FrameType | None) -> None:
-        """The signal handler: Python runs it between two of its instructions, so it must do next to nothing."""
+        """Signal handler: notes the signal and nothing more, since Python runs it between any two instructions."""
         self._wish = max(self._wish, WISHES[signal.Signals(signum)])
         if signum == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _agree(self, trainer: pl.Trainer) -> int:
-        """The strongest wish of all ranks."""
+        """The highest priority (:data:`WISHES`) among all ranks."""
         several = trainer.world_size > 1
         if several and trainer.global_step % LOOK_EVERY:
             return NOTHING
@@ -136,7 +136,7 @@ class LastCheckpoint(Checkpoint):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a Lightning checkpoint beside its place and moves it there: a killed process leaves the previous one whole."""
+    """Checkpoint writer that writes a temporary file and renames it: a killed process leaves the previous checkpoint whole."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
@@ -148,10 +148,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def read_training(checkpoint: Path) -> Mapping[str, Any]:
-    """What a checkpoint of a training holds: ``global_step``, ``codec``, ``hyper_parameters`` and Lightning's own.
+    """Content of a training's checkpoint: ``global_step``, ``codec``, ``hyper_parameters`` and Lightning's own entries.
 
     Raises:
-        CheckpointError: The file is missing, or no checkpoint of ``train.py fit``.
+        CheckpointError: The file is missing, or is not a checkpoint of ``train.py fit``.
     """
     if not checkpoint.is_file():
         raise CheckpointError(f"no such checkpoint: {checkpoint}")

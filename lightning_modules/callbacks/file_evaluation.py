@@ -19,10 +19,11 @@ from sga.runs.folder import BITSTREAMS
 
 
 class FileEvaluation(pl.Callback):
-    """Writes ``bitstreams/NAME.bin`` as they come, at the end ``results.csv``, ``summary.json``, a table and ``test/*`` scalars.
+    """Callback that writes ``bitstreams/NAME.bin`` per image and, at the end, the results of all images.
 
-    The first rank writes what all have found. The data module has the names of all images in ``test_names``; rank r of n tests
-    those numbered r, r + n, r + 2 n and so on.
+    The results are ``results.csv``, ``summary.json``, a printed table, and ``test/*`` scalars; the first rank writes those of all
+    ranks. The data module has the names of all images in ``test_names``; rank r of n tests those with numbers r, r + n, r + 2 n
+    and so on.
 
     Args:
         output: Folder of the test.
@@ -42,7 +43,7 @@ class FileEvaluation(pl.Callback):
         (self.output / BITSTREAMS).mkdir(parents=True, exist_ok=True)
         if trainer.is_global_zero:
             for old in (*(self.output / BITSTREAMS).glob("*.bin"), *self.output.glob("*.csv"), *self.output.glob("*.json")):
-                old.unlink()  # of another test, perhaps of other images
+                old.unlink()  # files of an earlier test, perhaps of other images
         trainer.strategy.barrier()
 
     def on_test_batch_end(
@@ -60,7 +61,7 @@ class FileEvaluation(pl.Callback):
             width=coded.image.shape[-1],
             quality=coded.quality,
             bpp_estimated=outputs["bpp_estimated"],
-            # Of the PSNR in the row, as in the tests of before: the MSE itself gives other last digits.
+            # Computed from the PSNR in the row, as earlier versions did: the MSE itself gives other last digits.
             rd_loss=replace(coded.quality, mse=None).loss(pl_module.objective),
         )
 

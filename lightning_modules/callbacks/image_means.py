@@ -1,4 +1,4 @@
-"""Numbers as the field reports them: of the 8-bit image, per image, then the mean over images, on any number of ranks."""
+"""Metrics as the field reports them: measured on each 8-bit image, then averaged over images, on any number of ranks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sga.quality import METRICS, Quality, finite
 
 
 class QualityMeans(Metric):
-    """Mean over images of each number of :class:`sga.quality.Quality`; images without it (``None``, infinite) are left out.
+    """Mean over images of each metric of :class:`sga.quality.Quality`; images without it (``None``, infinite) are left out.
 
     Synchronised over ranks: each rank holds the sums and the counts of its images.
     """
@@ -27,13 +27,13 @@ class QualityMeans(Metric):
         self.add_state("count", torch.zeros(len(METRICS), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, quality: Quality) -> None:
-        """Adds an image."""
+        """Adds the metrics of one image."""
         for i, value in enumerate(quality.columns().values()):
             if (number := finite(value)) is not None:
                 self.total[i] += number
                 self.count[i] += 1
 
     def compute(self) -> dict[str, Tensor]:
-        """The means by the names of the metrics, scalars; without those that no image has."""
+        """Means by the names of the metrics, scalars; a metric that no image has is left out."""
         means = self.total / self.count
         return {name: means[i] for i, name in enumerate(METRICS) if self.count[i] > 0}

@@ -17,11 +17,11 @@ from sga.pictures import captioned
 
 
 class LatentPictures(pl.Callback):
-    """Draws into TensorBoard, as ``latents/*``, the first validation image and a channel of its y.
+    """Callback that draws the first validation image and one channel of its y into TensorBoard, as ``latents/*``.
 
-    In a row: the image; y; where the codec predicts them the means; the standard deviations sigma; and y (less its means) over
-    sigma, which looks like noise without a trace of the image once the hyperprior tells all that it can. A codec without a
-    hyperprior has y alone. The channel is the one in which predicted scales save most.
+    The pictures are the image; y; the means, where the codec predicts them; the standard deviations sigma; and y (less its means)
+    divided by sigma, which looks like noise once the hyperprior captures all structure of the image. A codec without a hyperprior
+    has y alone. The channel is the one in which the predicted scales save the most bits.
     """
 
     def on_validation_batch_end(

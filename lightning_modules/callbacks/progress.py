@@ -1,4 +1,4 @@
-"""Progress of a refinement: images, steps, R-D loss, time left."""
+"""Progress of a refinement: batches, steps, R-D loss, time left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sga.refinement.result import Progress
 
 
 class RefinementProgress(pl.Callback):
-    """A bar on a terminal; elsewhere (a log file) a line for each batch. Of several ranks, the first speaks for its share."""
+    """Callback of the first rank: shows a bar on a terminal, and prints a line per batch elsewhere (a log file)."""
 
     def __init__(self) -> None:
         self._bar: bars.Progress | None = None
@@ -34,7 +34,7 @@ class RefinementProgress(pl.Callback):
         self._steps = pl_module.settings.steps + 10
         self._started = time.monotonic()
         self._bar = bars.Progress(
-            bars.TextColumn("{task.fields[images]} images"),
+            bars.TextColumn("{task.fields[images]} batches"),
             bars.BarColumn(),
             bars.TextColumn("step {task.fields[step]}  R-D loss {task.fields[loss]}"),
             bars.TextColumn("{task.percentage:.0f} %"),

@@ -1,4 +1,4 @@
-"""Published points beside the curves of a training."""
+"""Published points in the validation charts of a training."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ CHARTS = {
     "PSNR, dB": "psnr_db",
     "MS-SSIM": "ms_ssim",
 }
-"""Titles of the charts, and the numbers of a published point that they show."""
+"""Attribute of a published point that a chart shows, by the title of the chart."""
 
 
 class PublishedPoints(pl.Callback):
-    """Draws the published point of the codec and lambda as a line into the charts of validation, where there is such a point.
+    """Callback that draws the published point of the codec and lambda as a line into the validation charts, if there is one.
 
-    It is logged at each validation as ``published/*``, and TensorBoard's tab of custom scalars shows it beside ``valid/*``. The two
-    are comparable where the validation images are Kodak's.
+    It logs the point at each validation as ``published/*``; TensorBoard's tab of custom scalars shows it beside ``valid/*``. The
+    two are comparable where the validation images are Kodak's.
     """
 
     point: PublishedPoint | None = None
@@ -31,7 +31,7 @@ class PublishedPoints(pl.Callback):
         assert isinstance(pl_module, TrainingModule)
         self.point = published_point(pl_module.codec, pl_module.objective)
         if self.point is not None and isinstance(trainer.logger, TensorBoardLogger):
-            # Tags are regular expressions here.
+            # TensorBoard takes these tags as regular expressions.
             charts = {title: ["Multiline", [f"^{tag}$" for tag in _tags(name)]] for title, name in CHARTS.items()}
             trainer.logger.experiment.add_custom_scalars({f"validation and {self.point.architecture}": charts})
 

@@ -1,4 +1,4 @@
-"""Pictures: in TensorBoard while a codec trains or a job refines, and side by side in a file."""
+"""Reconstructions of validation images in TensorBoard while a codec trains."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 
 def curve_step(trainer: pl.Trainer) -> int:
-    """Where Lightning puts what it logs now: the step that was done last, counted from 0."""
+    """The step at which Lightning logs values now: the last finished optimiser step, counted from 0."""
     return max(0, trainer.global_step - 1)
 
 
 class Reconstructions(pl.Callback):
-    """Puts the first validation images beside their reconstructions into TensorBoard.
+    """Callback that draws the first validation images beside their reconstructions into TensorBoard.
 
     Args:
-        images: How many.
+        images: Number of images, per rank.
     """
 
     def __init__(self, images: int = 4) -> None:

@@ -1,4 +1,4 @@
-"""TensorBoard of a refinement: each image's curves and pictures."""
+"""TensorBoard runs of a refinement: curves and pictures of each image."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sga.refinement.result import CURVES, EVALUATED, Progress
 
 
 class RefinementCurves(pl.Callback):
-    """Writes, for each image, a TensorBoard run with its curves against the step, which grow while it is refined.
+    """Callback that writes a TensorBoard run per image, with curves against the step that grow while the image is refined.
 
-    ``true/*`` is the hard-rounded image at each evaluation; ``relaxed/*`` what the method optimises; ``gap/rd_loss`` by how much
-    its own loss is above the true one of the same latents, where lambda does not move. When the image is finished follow the
-    pictures, ``image/*``.
+    ``true/*`` are values of the hard-rounded latents at each evaluation; ``relaxed/*`` are values of the relaxation that the method
+    optimises; ``gap/rd_loss`` is the method's own loss minus the true loss of the same latents, where lambda is fixed. The
+    pictures, ``image/*``, are written when the image is finished.
 
     Args:
         output: Folder of the job; the runs go to ``tensorboard/NAME`` in it.
-        every: Steps between two points of the relaxed curves, which have one at each evaluation besides.
+        every: Steps between two points of the relaxed curves, which also have a point at each evaluation.
     """
 
     def __init__(self, output: Path, every: int = 5) -> None:
@@ -65,33 +65,33 @@ class RefinementCurves(pl.Callback):
 
 
 class ImageCurves:
-    """The TensorBoard run of an image, anew."""
+    """Writer of the TensorBoard run of one image; it replaces the run of an earlier attempt."""
 
     def __init__(self, folder: Path, every: int, gap: bool) -> None:
-        for old in folder.glob("events.out.tfevents.*"):  # of an attempt that was stopped
+        for old in folder.glob("events.out.tfevents.*"):  # left by an attempt that was stopped
             old.unlink()
         self.writer = SummaryWriter(str(folder))
         self.every, self.gap = every, gap
-        self._relaxed = self._evaluated = 0  # what has been written of each
+        self._relaxed = self._evaluated = 0  # numbers of points written so far
 
     def extend(self, curves: Tensor, evaluations: Tensor, evaluated_steps: Sequence[int]) -> None:
-        """Writes what is new in the image's curves ``[step, len(CURVES)]`` and evaluations ``[n, len(EVALUATED)]`` up to now."""
+        """Writes the new points of the image's curves ``[steps, len(CURVES)]`` and evaluations ``[n, len(EVALUATED)]``."""
         true = dict(zip(evaluated_steps, evaluations.tolist(), strict=True))
         for step, values in list(true.items())[self._evaluated :]:
             self._add("true", dict(zip(EVALUATED, values, strict=True)), step)
-        # The relaxed loss of latents that were evaluated is that of the step after.
+        # Latents evaluated after n steps have their relaxed loss at index n: a step computes it before it moves them.
         for step in range(self._relaxed, len(curves)):
             if step % self.every == 0 or step in true:
                 relaxed = dict(zip(CURVES, curves[step].tolist(), strict=True))
                 self._add("relaxed", relaxed, step)
                 if step in true and self.gap:
                     self._add("gap", {"rd_loss": relaxed["loss"] - true[step][EVALUATED.index("rd_loss")]}, step)
-        # Where a batch is begun again, image by image, there is nothing new until it is where it was.
+        # A batch that is begun again, image by image, has nothing new until it passes the point where it failed.
         self._relaxed, self._evaluated = max(self._relaxed, len(curves)), max(self._evaluated, len(true))
         self.writer.flush()
 
     def finish(self, image: RefinedPhotograph) -> None:
-        """Writes what is left, and the pictures."""
+        """Writes the remaining points and the pictures."""
         self.extend(image.curves, image.evaluations, image.evaluated_steps)
         for name, pixels in {"original": image.original, "base": image.base.image, "refined": image.refined.image}.items():
             self.writer.add_image(f"image/{name}", pixels, image.best_step if name == "refined" else 0)

@@ -1,4 +1,4 @@
-"""Writes what a refinement found, image by image, as soon as it is found."""
+"""Files of a refinement, written as soon as each image is finished."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from sga.runs.folder import BASE_BITSTREAMS, BITSTREAMS, FAILURES, IMAGES, RECON
 from sga.runs.results import ImageResult, write_result
 
 TOLERATED_GAP = 0.01
-"""Coded and estimated bits may differ by so much before a warning."""
+"""Largest relative difference of coded and estimated bits without a warning."""
 
 
 class ResultWriter(pl.Callback):
-    """Writes ``bitstreams/``, ``bitstreams_base/``, ``reconstructions/`` and, last, ``images/NAME.json``.
+    """Callback that writes ``bitstreams/``, ``bitstreams_base/``, ``reconstructions/`` and, last, ``images/NAME.json``.
 
-    What failed is in ``failures/NAME.txt``.
+    The reason of a failure goes to ``failures/NAME.txt``.
 
     Args:
         output: Folder of the run.
-        fingerprint: Of the settings; stored with each image.
+        fingerprint: Hash of the settings, stored with each result; see :attr:`lightning_modules.job.Job.fingerprint`.
     """
 
     def __init__(self, output: Path, fingerprint: str) -> None:
@@ -69,9 +69,9 @@ class ResultWriter(pl.Callback):
         result = image_result(image, module)
         pixels = result.height * result.width
         payload_bpp = 8 * (len(image.photograph.file) - MAX_OVERHEAD_BYTES) / pixels
-        # Under 1000 bytes the coder's own flush is more than the tolerance.
+        # Under 1000 bytes, the bytes with which the coder ends its strings exceed the tolerance.
         if len(image.photograph.file) > 1000 and abs(payload_bpp / result.bpp_estimated - 1) > TOLERATED_GAP:
-            rank_zero_warn(f"{image.name}: {payload_bpp:.4f} coded bits a pixel, {result.bpp_estimated:.4f} estimated")
+            rank_zero_warn(f"{image.name}: {payload_bpp:.4f} coded bits per pixel, {result.bpp_estimated:.4f} estimated")
         arithmetic = str(step_dtype(module.settings.precision, module.device)).removeprefix("torch.")
         identity = {
             "fingerprint": self.fingerprint,
@@ -84,15 +84,15 @@ class ResultWriter(pl.Callback):
 
 
 class EndOnSigterm(pl.Callback):
-    """SIGTERM ends a refinement at once with exit code 143: what is finished is in files, whole.
+    """Callback that ends a refinement at once on SIGTERM, with exit code 143; files of finished images are whole.
 
-    Lightning's own handler would go on to the end of the job.
+    Lightning's own handler would continue to the end of the job.
     """
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         def end(signum: int, frame: FrameType | None) -> None:
             launcher = trainer.strategy.launcher
-            if launcher is not None:  # the processes that this one has started
+            if launcher is not None:  # it holds the processes that this one has started
                 launcher.kill(signum)
             raise SystemExit(128 + signum)
 
@@ -100,7 +100,7 @@ class EndOnSigterm(pl.Callback):
 
 
 def image_result(image: RefinedImage, module: RefinementModule) -> ImageResult:
-    """The row of an image."""
+    """The row of ``results.csv`` of a refined image."""
     photograph, objective = image.photograph, image.photograph.objective
     before, after = (coded.quality.loss(objective) for coded in (photograph.base, photograph.refined))
     assert before is not None and after is not None  # an image without a loss has failed

@@ -15,14 +15,14 @@ from lightning_modules.callbacks.reconstructions import curve_step
 
 
 class Throughput(pl.Callback):
-    """Logs, every ``log_every_n_steps`` steps, what the steps since the last time took.
+    """Callback that logs, every ``log_every_n_steps`` steps, the speed since the last log and the peak memory so far.
 
-    - ``throughput/images_per_second``: crops of all ranks. Validation and the writing of checkpoints do not count.
+    - ``throughput/images_per_second``: crops per second of all ranks. Validation and writing checkpoints do not count.
     - ``throughput/data_wait``: share of the time, in [0, 1], in which the program waits for the next batch and its transfer. A
-      GPU may still be at work on earlier steps then, so that it is the most that data can cost.
-    - ``memory/peak_gib``: peak of the GPU's memory that tensors took; on a CPU, of the process's resident set.
+      GPU may still run earlier steps during that time, so this is an upper bound of the cost of data.
+    - ``memory/peak_gib``: peak memory of tensors on the GPU, in GiB; on a CPU, peak resident set of the process.
 
-    It never waits for the device: over some steps a GPU's queue averages out.
+    It never synchronises with the device: over several steps the effect of a GPU's queue averages out.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -51,7 +51,7 @@ class Throughput(pl.Callback):
             self._clear()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._ended = None  # what lies between two steps now is not a wait for data
+        self._ended = None  # the time until the next step is not a wait for data
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Mapping[str, Any]) -> None:
         self._ended = None
@@ -72,7 +72,7 @@ class Throughput(pl.Callback):
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Most memory so far in GiB: what tensors took of a GPU; elsewhere what the process took of the machine."""
+    """Peak memory so far in GiB: of tensors on a GPU; elsewhere the resident set of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 2**10

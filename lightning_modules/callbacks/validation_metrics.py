@@ -1,4 +1,4 @@
-"""R-D loss and the metrics of the validation images."""
+"""R-D loss and metrics of the validation images."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from sga.quality import Quality
 
 
 class ValidationMetrics(pl.Callback):
-    """Logs means over all validation images, hard-rounded, whatever share of them a rank has.
+    """Callback that logs means over the validation images of all ranks, coded with hard-rounded latents.
 
-    ``valid/rd_loss`` is what checkpoints and schedulers look at, on every rank the same number; ``valid/bpp`` (estimated bits),
-    ``valid/psnr_db`` and every other metric that needs no file are of 8-bit images. ``valid/rd_loss_of_means`` is the Lagrangian
-    of the mean bpp and the mean PSNR (or MS-SSIM), to compare with published points, which are such means. Where no image is large
-    enough for an MS-SSIM there is none.
+    ``valid/rd_loss`` is the value that checkpoints and schedulers use, the same on every rank. ``valid/bpp`` is from estimated
+    bits; ``valid/psnr_db`` and every other metric that needs no file are measured on 8-bit images. ``valid/rd_loss_of_means`` is
+    the R-D loss of the mean bpp and the mean PSNR (or MS-SSIM), to compare with published points, which are such means. It is left
+    out where it needs an MS-SSIM and no image is large enough for one.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.of_pixels = QualityMeans()
-        # A loss that is not finite must show, not be left out.
+        # A loss that is not finite must appear in the mean, not be left out.
         self.rd_loss = MeanMetric(nan_strategy="disable")
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -46,5 +46,5 @@ class ValidationMetrics(pl.Callback):
         if of_means is not None:
             means["rd_loss_of_means"] = of_means
         means["rd_loss"] = float(self.rd_loss.compute())
-        # Computed over all ranks already; a second mean over equal numbers only keeps Lightning from warning.
+        # The means are over all ranks already; sync_dist averages equal numbers and only keeps Lightning from warning.
         pl_module.log_dict({f"valid/{name}": value for name, value in means.items()}, sync_dist=True)

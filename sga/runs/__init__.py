@@ -1,1 +1,1 @@
-"""The folder of a run: its names, one JSON file for each image, and the tables made from them."""
+"""The folder of a run: names of its files, one JSON file per image, and the tables made from them."""

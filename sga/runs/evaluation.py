@@ -1,4 +1,4 @@
-"""What ``train.py test`` measured: a CSV, a summary, and the table of the end with the published point."""
+"""Results of ``train.py test``: a CSV, a summary, and the printed table with the published point."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PRINTED: dict[str, Column] = {
     **{name: METRICS[name] for name in ALWAYS},
     "rd_loss": RD_LOSS,
 }
-"""Columns of the table of images."""
+"""Columns of the printed table."""
 MEASURED: dict[str, Column] = {**PRINTED, **{name: METRICS[name] for name in LATER}}
 """Columns that have a mean."""
 
@@ -38,9 +38,9 @@ class FileResult:
         image: Name of the image.
         height: Height in pixels.
         width: Width in pixels.
-        quality: Numbers of the written and decoded file.
+        quality: Metrics of the written and decoded file.
         bpp_estimated: Bits per pixel by the densities.
-        rd_loss: R-D loss of the file; ``None`` where it is of MS-SSIM and the image is too small for that.
+        rd_loss: R-D loss of the file; ``None`` where its distortion is MS-SSIM and the image is too small for that.
     """
 
     image: str
@@ -60,10 +60,10 @@ class FileResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All images of a test.
+    """Results of all images of a test.
 
     Attributes:
-        results: One per image, at least one.
+        results: Result of each image, at least one.
         objective: Objective of the R-D loss.
         published: Point to compare with, if there is one.
     """
@@ -80,20 +80,20 @@ class Evaluation:
         return means
 
     def means(self) -> dict[str, float | None]:
-        """Mean of each column over the images that have it."""
+        """Mean of each column over the images that have a value; ``None`` where none has."""
         return self._means.compute()
 
     def rd_loss_of_means(self) -> float | None:
-        """The Lagrangian of the mean bpp and the mean PSNR (or MS-SSIM): what a published point can be compared with."""
+        """R-D loss of the mean bpp and the mean PSNR (or MS-SSIM), to compare with a published point."""
         return Quality.from_values(self.means()).loss(self.objective)
 
     def gap_percent(self) -> float | None:
-        """By how much :meth:`rd_loss_of_means` lies above that of the published point."""
+        """Gap in per cent of :meth:`rd_loss_of_means` to that of the published point, positive where it is higher."""
         own = self.rd_loss_of_means()
         return None if own is None or self.published is None else 100 * (own / self.published.rd_loss - 1)
 
     def summary(self) -> dict[str, Any]:
-        """For ``summary.json``."""
+        """Content of ``summary.json``."""
         published = None if self.published is None else {**asdict(self.published), "rd_loss": self.published.rd_loss}
         without = self._means.without(METRICS)
         return {
@@ -110,7 +110,7 @@ class Evaluation:
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path, origin: Mapping[str, Any]) -> None:
-    """Writes ``results.csv`` and ``summary.json``, the latter with ``origin``: what was tested."""
+    """Writes ``results.csv`` and ``summary.json``; the latter begins with ``origin``, the entries that identify the checkpoint."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(evaluation.results[0].row)
@@ -121,7 +121,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, origin: Mapping[str, 
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """A row per image, the means, and the published point with the gap to it."""
+    """Prints a row per image, the means, and the published point with the gap to it."""
     rows = [(result.image, _cells(result.row)) for result in evaluation.results]
     means = evaluation.means()
     print_rows("measured from files", [column.heading for column in PRINTED.values()], rows, _cells(means))

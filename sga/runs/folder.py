@@ -1,4 +1,4 @@
-"""The folder of a run of ``refine.py``: what its files are called, and whose it is."""
+"""The folder of a run of ``refine.py``: the names of its files, and the job that it belongs to."""
 
 from __future__ import annotations
 
@@ -11,23 +11,30 @@ REPORT_PAGE = "index.html"
 IMAGES, BITSTREAMS, BASE_BITSTREAMS = "images", "bitstreams", "bitstreams_base"
 RECONSTRUCTIONS, FAILURES = "reconstructions", "failures"
 CLASSICAL = "classical"
-"""Folder of a study with the measurements of classical codecs."""
+"""Subfolder of a study with the measurements of classical codecs."""
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder looks like that of a run of ``refine.py``, whatever it has finished."""
+    """Whether a folder looks like the folder of a run of ``refine.py``, finished or not."""
     return (folder / CONFIG).is_file() and (folder / IMAGES).is_dir()
 
 
 def is_report(folder: Path) -> bool:
-    """Whether a folder looks like that of ``python -m reports``."""
+    """Whether a folder looks like a report of ``python -m reports``."""
     return (folder / REPORT_PAGE).is_file() and (folder / "figures").is_dir()
 
 
 def claim(output: Path, fingerprint: str) -> bool:
-    """Makes a folder, created where it is missing, that of the job whose settings ``fingerprint`` names, for all its processes.
+    """Marks a folder as that of a job, for all its processes; creates it where it is missing.
 
-    Returns False where it is another job's. A name without content cannot be read half written.
+    The mark is an empty file whose name ends with the fingerprint: a name, unlike content, cannot be read half written.
+
+    Args:
+        output: Folder of the job.
+        fingerprint: Hash of the job's settings.
+
+    Returns:
+        ``False`` where the folder belongs to another job.
     """
     output.mkdir(parents=True, exist_ok=True)
     own = output / f"{MARK}{fingerprint}"
@@ -39,7 +46,7 @@ def claim(output: Path, fingerprint: str) -> bool:
 
 
 def is_claimed(output: Path, fingerprint: str) -> bool:
-    """Whether a folder is that of the job whose settings ``fingerprint`` names."""
+    """Whether a folder has the mark of the job with this fingerprint."""
     return (output / f"{MARK}{fingerprint}").exists()
 
 
@@ -50,6 +57,6 @@ def names_with_results(output: Path) -> set[str]:
 
 
 def read_failures(output: Path, names: Iterable[str]) -> dict[str, str]:
-    """Why the last attempt at each of the named images failed; of those that failed."""
+    """Reason why the last attempt at an image failed, by name, for those of the named images that failed."""
     paths = {name: output / FAILURES / f"{name}.txt" for name in names}
     return {name: path.read_text() for name, path in paths.items() if path.is_file()}

@@ -1,4 +1,4 @@
-"""What a refinement measured of an image: a row of ``results.csv``, and the JSON file that marks the image as finished."""
+"""The result of a refined image: a row of ``results.csv``, and the JSON file that marks the image as finished."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sga.quality import ALWAYS, BPP_ESTIMATED, LATER, METRICS, RD_LOSS, SECONDS,
 from sga.runs.folder import IMAGES
 
 BASE = "_base"
-"""Ends the names of columns that are of the unrefined file."""
+"""Suffix of the columns of the unrefined file."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class ImageResult:
         steps: Adam steps of the refinement.
         lmbda: Lambda of the image's own loss.
         distortion: ``mse`` or ``ms_ssim``.
-        base: Numbers of the unrefined file; their columns end in ``_base``.
+        base: Metrics of the unrefined file; their columns end in ``_base``.
         rd_loss_base: R-D loss of the unrefined file.
-        refined: Numbers of the refined file.
+        refined: Metrics of the refined file.
         rd_loss: R-D loss of the refined file.
         bpp_estimated: Bits per pixel of the refined latents by the densities.
         best_step: Steps after which the written latents were reached.
-        seconds: Wall time of the refinement.
+        seconds: Wall time of the refinement in seconds.
     """
 
     image: str
@@ -62,7 +62,7 @@ class ImageResult:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """The result whose values are in a row; metrics that are newer than the row may be missing from it.
+        """The result of a row; metrics that are newer than the row may be missing from it.
 
         Raises:
             KeyError: A column is missing that every version writes.
@@ -91,7 +91,7 @@ MEASURED: dict[str, Column] = {
 
 
 def _columns() -> tuple[str, ...]:
-    """Those of every version first and in their old order; newer metrics follow."""
+    """Names of the columns: first those of every version, in their old order, then newer metrics."""
     pairs = {"base": BASE, "refined": ""}
     own = ([f"{name}{pairs[each.name]}" for name in ALWAYS] if each.name in pairs else [each.name] for each in fields(ImageResult))
     first = [column for columns in own for column in columns]
@@ -103,15 +103,21 @@ COLUMNS = _columns()
 
 
 def write_result(output: Path, result: ImageResult, identity: Mapping[str, str]) -> None:
-    """Writes ``images/NAME.json`` with what identifies the result: from then on the image counts as finished."""
+    """Writes ``images/NAME.json``, from which the image counts as finished.
+
+    Args:
+        output: Folder of the run.
+        result: Result of the image.
+        identity: Entries that identify the result, such as the fingerprint of the settings.
+    """
     content = {**result.row, **identity}
     write_atomically(output / IMAGES / f"{result.image}.json", json.dumps(content, indent=2).encode())
 
 
 def read_result(output: Path, name: str) -> tuple[ImageResult, Mapping[str, Any]] | None:
-    """Result of an image and its file's whole content; None where there is none, and where the file is damaged.
+    """Result of an image, and the whole content of its file; ``None`` where the file is missing or damaged.
 
-    A file that was written before a metric existed is whole.
+    A file that lacks a newer metric is not damaged.
     """
     try:
         content = json.loads((output / IMAGES / f"{name}.json").read_bytes())

@@ -15,9 +15,9 @@ from sga.runs.results import COLUMNS, MEASURED, check_settings, read_result
 
 
 class Means:
-    """Means of columns over the images that have a value, of any number of images in little memory.
+    """Means of columns over the images that have a value; only sums are kept, so that any number of images fits.
 
-    Images without one (``None``, infinite) are left out and counted.
+    Images without a value (``None``, infinite) are left out and counted.
 
     Args:
         columns: Names of the columns.
@@ -29,7 +29,7 @@ class Means:
         self._images = 0
 
     def add(self, row: Mapping[str, float | None]) -> None:
-        """Adds an image."""
+        """Adds the row of an image."""
         self._images += 1
         for column in self._sums:
             value = finite(row[column])
@@ -38,16 +38,21 @@ class Means:
                 self._counts[column] += 1
 
     def compute(self) -> dict[str, float | None]:
-        """Means by column; None where no image has a value."""
+        """Means by column; ``None`` where no image has a value."""
         return {column: self._sums[column] / count if count else None for column, count in self._counts.items()}
 
     def without(self, columns: Iterable[str]) -> dict[str, int]:
-        """How many images each of the columns has left out."""
+        """Number of images without a value, by column."""
         return {column: self._images - self._counts[column] for column in columns}
 
 
 def summarise(output: Path, names: Sequence[str], fingerprint: str) -> dict[str, Any]:
-    """Writes ``results.csv`` and ``summary.json`` of the named images from their files, one at a time, and returns the summary.
+    """Content of ``summary.json``, after writing it and ``results.csv`` from the files of the images, one at a time.
+
+    Args:
+        output: Folder of the run.
+        names: Names of all images of the job.
+        fingerprint: Hash of the job's settings.
 
     Raises:
         ValueError: A result is of other settings than ``fingerprint``.

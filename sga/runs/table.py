@@ -1,4 +1,4 @@
-"""The tables that the commands print at their end."""
+"""Tables that the commands print at the end."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sga.quality import ALWAYS, LATER, METRICS, RD_LOSS, SECONDS, Column
 from sga.runs.results import BASE, ImageResult
 
 PAIRS: dict[str, Column] = {**{name: METRICS[name] for name in ALWAYS}, "rd_loss": RD_LOSS}
-"""Columns of the table of images, before and after; the other metrics have their means in a table of their own."""
+"""Columns of the table of images, each with a value before and after; the means of other metrics are in a table of their own."""
 
 
 def print_table(results: Sequence[ImageResult], means: Mapping[str, float | None]) -> None:
-    """What images measured before and after, and the means of the job."""
+    """Prints the results of images before and after refinement, and the means of the job."""
     rows = [(result.image, _cells(result.row)) for result in results]
     mean = _cells(means) if len(results) != 1 and means["rd_loss"] is not None else None
     headings = [*(column.heading for column in PAIRS.values()), "change", SECONDS.heading]
@@ -45,8 +45,8 @@ def print_other_means(means: Mapping[str, float | None], suffixes: Mapping[str, 
     """Prints the means of the metrics that the table of images has no room for, a row per metric.
 
     Args:
-        means: By column.
-        suffixes: Headings of the columns of numbers, and how the names of their columns in ``means`` end.
+        means: Means by column.
+        suffixes: Suffix of the columns of ``means``, by the heading under which they are printed.
     """
     table = Table(box=SIMPLE, title="means of other metrics")
     table.add_column("metric")

@@ -23,7 +23,7 @@ IMAGES = {"a.png": b"first" * 50_000, "b.png": b"second" * 50_000}
 
 
 class Server(ThreadingHTTPServer):
-    """Serves :attr:`files`; breaks connections off after :attr:`limit` bytes, and sends parts where :attr:`ranges` says so."""
+    """Server of :attr:`files` that breaks connections off after :attr:`limit` bytes, and sends ranges if :attr:`ranges` is set."""
 
     daemon_threads = True
 
@@ -224,7 +224,7 @@ def test_an_archive_that_is_none_or_lacks_images_is_refused(server: Server, tmp_
     with pytest.raises(ValueError, match="holds 1 images, and small has 2"):
         fetch.fetch(named, tmp_path / "lacking", QUIET)
     server.files["set.zip"] = b"<html>choose a mirror</html>"
-    with pytest.raises(ValueError, match="no sound zip file"):
+    with pytest.raises(ValueError, match="no valid zip file"):
         fetch.fetch(named, tmp_path / "page", QUIET)
     assert not list((tmp_path / "page").iterdir())
 
@@ -238,7 +238,7 @@ def test_a_damaged_archive_is_downloaded_again(server: Server, tmp_path: Path) -
     first = whole.index(b"chosen/") + len("chosen/a.png")  # of the compressed bytes
     server.files = {"set.zip": whole[:first] + b"\xff" + whole[first + 1 :]}  # no deflate block begins so
     named = NamedSet("small", len(IMAGES), {server.url("set.zip"): None}, "chosen")
-    with pytest.raises(ValueError, match="no sound zip file"):
+    with pytest.raises(ValueError, match="no valid zip file"):
         fetch.fetch(named, tmp_path / "set", QUIET)
     server.files = {"set.zip": whole}
     fetch.fetch(named, tmp_path / "set", QUIET)

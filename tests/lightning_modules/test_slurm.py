@@ -36,7 +36,7 @@ def put(environment: pytest.MonkeyPatch, tasks: int, nodes: int = 1, per_node: b
     ("tasks", "nodes", "per_node", "step", "trainer", "message"),
     [
         (2, 1, True, False, "--trainer.devices=2", "write 'srun python ...'"),
-        (2, 1, False, True, "--trainer.devices=2", "write '#SBATCH --ntasks-per-node=2' in place of '--ntasks=2'"),
+        (2, 1, False, True, "--trainer.devices=2", "write '#SBATCH --ntasks-per-node=2', not '--ntasks=2'"),
         (2, 1, True, True, "--trainer.devices=1", "or '--trainer.devices 2 --trainer.num_nodes 1'"),
         (2, 1, True, True, "--trainer.devices=4", "write '#SBATCH --nodes=1' and '#SBATCH --ntasks-per-node=4'"),
         (4, 2, True, True, "--trainer.devices=4", "or '--trainer.devices 2 --trainer.num_nodes 2'"),

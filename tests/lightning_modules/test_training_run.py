@@ -97,7 +97,7 @@ def test_a_run_killed_before_a_step_is_logged_leaves_no_hole_in_the_curve(
     every = arguments(photographs, tmp_path / "run", "--checkpoint_every=1")
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
         patch.setattr(TrainingModule, "on_train_batch_end", die)  # after all callbacks, before the values are logged
-        patch.setattr(LastCheckpoint, "on_exception", lambda *_: None)  # as nothing is told of a kill
+        patch.setattr(LastCheckpoint, "on_exception", lambda *_: None)  # no callback runs at a kill
         train.main(every)
     assert step_of(tmp_path / "run/last.ckpt") == 3
     train.main(every)

@@ -173,7 +173,7 @@ def test_lpips_without_weights_is_one_warning(monkeypatch: pytest.MonkeyPatch, p
 
 
 class Difference(nn.Module):
-    """Stands for the network, whose weights are not here: it tells what it is given."""
+    """Replaces the network, whose weights are not installed: mean absolute difference of its inputs."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         assert x.shape == y.shape and x.dtype == torch.float32 and -1 <= float(x.min()) <= float(x.max()) <= 1

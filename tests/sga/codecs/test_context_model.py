@@ -21,7 +21,7 @@ ADAPTERS = list(ContextModelCodec.adapters())
 
 @pytest.fixture(params=ADAPTERS, ids=lambda adapter: adapter.__name__)
 def codec(request: pytest.FixtureRequest) -> ContextModelCodec:
-    """With a context that tells: the prior of a position changes a lot with its neighbours."""
+    """A codec whose context model has large weights: the prior of a position changes a lot with its neighbours."""
     codec = random_codec(request.param)
     assert isinstance(codec, ContextModelCodec)
     codec.net.context_prediction.weight *= 3
