@@ -17,6 +17,8 @@ from lightning_modules.refinement_cli import CheckedRefinement
 from sga.refinement.presets import CONFIGS
 from sga.runs.folder import CLASSICAL
 
+STUDIES = CONFIGS.parent / "studies"
+
 ONE_DEVICE = "--trainer.devices=1"
 """Several would make Lightning start this command again for each of them, in the middle of the study."""
 
@@ -38,9 +40,9 @@ class PlannedRun:
     images: int
 
     @property
-    def command(self) -> str:
-        """What does the same alone."""
-        return shlex.join(["python", "refine.py", *self.options])
+    def arguments(self) -> str:
+        """What does the same alone, behind the name of the command."""
+        return shlex.join(self.options)
 
 
 class _UniqueKeys(yaml.SafeLoader):
