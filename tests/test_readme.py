@@ -173,7 +173,8 @@ def substituted(words: list[str], world: Path) -> list[str]:
             replaced.append(f"{word.lower()}_{len(list(world.iterdir()))}")
         else:
             replaced.append(PLACEHOLDERS.get(word, "fast" if word == "NAME" else word))
-    return [*replaced, *shlex.split(SHORT.get(name, ""))]
+    fewer = "--data.limit 1" if any(word.startswith("--model.target") for word in words) else ""
+    return [*replaced, *shlex.split(f"{SHORT.get(name, '')} {fewer}")]
 
 
 def run(words: list[str], world: Path) -> int:
