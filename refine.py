@@ -20,15 +20,15 @@ from lightning_modules.refinement_cli import RefinementCLI
 from sga.cli import INTERRUPTED, TERMINATED, errors_in_one_line, fail
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; ``args`` are by default those of the process.
+def main(args: list[str] | None = None, prog: str = "refine.py") -> int:
+    """Runs the command; ``args`` are by default those of the process, ``prog`` is what the help calls it.
 
     Returns 0; ends the program with 1 where an image of this process's share is not finished or missed its target.
     """
     torch.backends.cudnn.allow_tf32 = False  # files are coded in full fp32
     torch.backends.cudnn.deterministic = True  # the same --seed gives the same files
     with errors_in_one_line(MisconfigurationException):
-        cli = RefinementCLI(sys.argv[1:] if args is None else args)
+        cli = RefinementCLI(sys.argv[1:] if args is None else args, prog=prog)
         job = cli.job()
         finished = cli.datamodule.finished = job.begin()
         if cli.trainer.is_global_zero:

@@ -19,12 +19,12 @@ from sga.cli import errors_in_one_line
 from sga.memory import keep_freed_memory
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command; ``args`` are by default those of the process."""
+def main(args: list[str] | None = None, prog: str = "train.py") -> int:
+    """Runs the command; ``args`` are by default those of the process, ``prog`` is what the help calls it."""
     with errors_in_one_line(MisconfigurationException):
         keep_freed_memory()
         try:
-            TrainingCLI(sys.argv[1:] if args is None else args)
+            TrainingCLI(sys.argv[1:] if args is None else args, prog)
         except Stopped as stop:
             return after_signal(stop)
     return 0

@@ -17,6 +17,8 @@ from lightning_modules.refinement_cli import CheckedRefinement
 from sga.refinement.presets import CONFIGS
 from sga.runs.folder import CLASSICAL
 
+STUDIES = CONFIGS.parent / "studies"
+
 ONE_DEVICE = "--trainer.devices=1"
 """Option of every run: with several devices, Lightning would start this command again per device in the middle of the study."""
 
@@ -38,9 +40,9 @@ class PlannedRun:
     images: int
 
     @property
-    def command(self) -> str:
-        """Command that does this run alone."""
-        return shlex.join(["python", "refine.py", *self.options])
+    def arguments(self) -> str:
+        """Arguments of the command that does this run alone."""
+        return shlex.join(self.options)
 
 
 class _UniqueKeys(yaml.SafeLoader):

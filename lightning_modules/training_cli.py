@@ -46,6 +46,7 @@ class TrainingCLI(CommandLine):
 
     Args:
         args: Arguments of the command.
+        prog: What the help calls the command.
 
     Raises:
         ValueError: The settings cannot be run.
@@ -58,7 +59,7 @@ class TrainingCLI(CommandLine):
         "scale_hyperprior/mse_4, sets its lambda, distortion and sizes), or a file. Several are applied in turn."
     )
 
-    def __init__(self, args: Sequence[str]) -> None:
+    def __init__(self, args: Sequence[str], prog: str = "train.py") -> None:
         super().__init__(
             TrainingModule,
             TrainingDataModule,
@@ -67,6 +68,7 @@ class TrainingCLI(CommandLine):
             seed_everything_default=0,
             trainer_defaults={"accelerator": ACCELERATOR, "use_distributed_sampler": False},  # the data module shards the crops
             args=with_configs(args, training_configs),
+            parser_kwargs={"prog": prog},
         )
 
     @staticmethod

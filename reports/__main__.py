@@ -16,10 +16,8 @@ from reports.section import Options
 from sga.cli import errors_in_one_line
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m reports", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: list[str] | None = None, prog: str = "python -m reports") -> int:
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="folder of a run of refine.py, or one that holds several")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder of the report")
     parser.add_argument("--reference", metavar="RUN", help="run that tables compare with; by default the unrefined latents")

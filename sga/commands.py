@@ -132,7 +132,7 @@ def run_job(name: str, arguments: Sequence[str]) -> int:
     rooms = str(home())
     sys.path[:] = [rooms, *(folder for folder in sys.path if folder != rooms)]
     module, _ = JOBS[name]
-    code: int = importlib.import_module(module).main(list(arguments))
+    code: int = importlib.import_module(module).main(list(arguments), prog=f"sga {name}")
     return code
 
 

@@ -22,7 +22,7 @@ class LoadedCodec:
     Attributes:
         codec: Codec in evaluation mode; no parameter requires a gradient, coding tables are made.
         lmbda: Lambda that it was trained with, where the checkpoint says.
-        distortion: DistortionName that it was trained for; where the checkpoint does not say, ``mse``.
+        distortion: Distortion that it was trained for; where the checkpoint does not say, ``mse``.
         model_hash: Name of weights and tables in files; see :func:`model_hash`.
     """
 
@@ -46,7 +46,7 @@ class LoadedCodec:
 
         Args:
             lmbda: Weight of the distortion, above 0.
-            distortion: DistortionName; another than that of the training needs a lambda too.
+            distortion: Distortion; another than that of the training needs a lambda too.
 
         Raises:
             ValueError: The lambda is out of range, or none is given and the checkpoint's is not known or does not count.

@@ -189,3 +189,14 @@ def test_the_curve_of_an_image_grows_while_it_is_refined(folder: Path, tmp_path:
     config = str(ROOT / "configs/refine/ssl.yaml")
     assert refine.main(["--config", config, "--data.root", str(folder), "--output", str(tmp_path / "run"), *options]) == 0
     assert seen == {name: [[0, 2, 4], [0, 2], [0, 2]] for name in ("a", "b")}
+
+
+def test_a_study_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    plans = []
+    monkeypatch.setattr(study, "read_plan", lambda config, *_: plans.append(config) or [])
+    monkeypatch.chdir(tmp_path)
+    assert study.main(["--config", "methods", "--output", "study", "--dry-run"]) == 0
+    assert plans == [ROOT / "configs/studies/methods.yaml"]
+    with pytest.raises(SystemExit):
+        study.main(["--config", "nothing", "--output", "study"])
+    assert "a name of configs/studies: classes fast" in capsys.readouterr().err

@@ -57,7 +57,7 @@ class Relaxed:
     Attributes:
         x_hat: Reconstructions ``[B, 3, H, W]``.
         bits: Bits of each image.
-        excess: DistortionName to add to that of ``x_hat``, ``[B]``; ``None`` for a sample.
+        excess: Distortion to add to that of ``x_hat``, ``[B]``; ``None`` for a sample.
     """
 
     x_hat: Tensor

@@ -16,4 +16,4 @@ def test_the_studies_that_ship_are_sound_and_their_comments_say_the_work(path: P
     plan = read_plan(path, tmp_path, str(photographs))
     steps = sum(run.steps for run in plan)
     assert f"# Work: {len(plan)} runs, {steps} steps per image (Kodak: {24 * steps} image-steps)." in path.read_text()
-    assert f"# python study.py --config configs/studies/{path.name} " in path.read_text()
+    assert f"# python study.py --config {path.stem} " in path.read_text()

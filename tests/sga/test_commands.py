@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 import codec
+from sga import commands
 from sga.images import read_image, write_image
 from sga.measures import psnr_db
 
@@ -130,3 +132,13 @@ def test_compressai_evaluates_an_exported_checkpoint(photo: Path, tmp_path: Path
     printed = capsys.readouterr().out
     results = json.loads(printed[printed.index("{") :])["results"]
     assert 20 < results["psnr-rgb"][0] < 50 and 0 < results["bpp"][0] < 5
+
+
+@pytest.mark.parametrize("job", ["train", "study", "report"])  # tests/test_readme.py looks at the help of refine.py
+def test_the_help_of_a_job_names_the_command_as_it_was_called(
+    job: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as stop:
+        commands.main([job, "--help"])
+    assert stop.value.code == 0 and capsys.readouterr().out.startswith(f"usage: sga {job} ")
