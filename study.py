@@ -1,7 +1,7 @@
 """Refines a set of images in many ways: ``python study.py --config methods --data.root DIR --output STUDY``.
 
-``--config`` is a name of ``configs/studies`` or the path of a file. It lists runs of ``refine.py`` by name; each writes into the folder
-``STUDY/NAME``, as that command does::
+``--config`` is a name of ``configs/studies`` or the path of a file. It lists runs of ``refine.py`` by name; each writes into
+``STUDY/NAME`` as that command does::
 
     common: {model.steps: 500}          # options of every run
     runs:

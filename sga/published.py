@@ -139,6 +139,7 @@ SIZES: dict[str, tuple[Mapping[str, int], ...]] = {
         5 * ({"N": 128, "M": 192},) + 3 * ({"N": 192, "M": 320},),
     ),
     **dict.fromkeys(("Cheng2020AnchorCodec", "Cheng2020AttentionCodec"), 3 * ({"N": 128},) + 3 * ({"N": 192},)),
+    "VariableRateScaleHyperpriorCodec": (),
 }
 """Sizes of the model of each quality, from quality 1, by the class of the codec."""
 
@@ -155,6 +156,8 @@ def quality_settings(codec: str, name: str) -> dict[str, Any]:
         ValueError: The codec has no such quality.
     """
     sizes = SIZES.get(codec, 8 * ({},))
+    if not sizes:
+        raise ValueError(f"{codec} has no quality {name}: one training is for all lambdas, and its file is all that it needs")
     for distortion, lmbdas in LMBDAS.items():
         for quality, (lmbda, size) in enumerate(zip(lmbdas, sizes, strict=False), start=1):
             if name == f"{distortion}_{quality}":

@@ -18,7 +18,7 @@ from sga.images import read_image, write_image
 from sga.quality import Quality
 from sga.refinement.rounding import AtanhRounding
 from sga.refinement.schedules import Constant
-from sga.runs.folder import FAILURES, IMAGES
+from sga.runs.folder import FAILURES, IMAGES, claim
 from sga.runs.results import ImageResult, write_result
 
 NAMES = ["a", "b", "c"]
@@ -129,9 +129,12 @@ def test_other_settings_are_refused_and_named(job: Job) -> None:
     assert job.begin() == {"a"}
 
 
-def test_former_names_of_classes_are_the_same_settings(job: Job) -> None:
+def test_a_job_of_an_earlier_version_is_refused_in_a_line_of_its_own(job: Job) -> None:
     former = with_settings(job, rounding={"class_path": "lightning_modules.rounding.AtanhRounding"})
-    assert former.fingerprint == job.fingerprint
+    assert former._former_fingerprint == job._former_fingerprint != job.fingerprint
+    claim(job.output, former._former_fingerprint)
+    with pytest.raises(ValueError, match="is that of a job of an earlier version, whose images had other noise"):
+        job.begin()
 
 
 def test_another_image_of_the_same_name_is_refused(job: Job, pictures: Path) -> None:
