@@ -17,6 +17,7 @@ from lightning_modules.rate_distortion import Objective
 ARCHITECTURES = {
     "FactorizedPrior": "bmshj2018-factorized",
     "ScaleHyperprior": "bmshj2018-hyperprior",
+    "ScaleHyperpriorVbr": "bmshj2018-hyperprior",  # the eight models that it stands for
     "MeanScaleHyperprior": "mbt2018-mean",
     "JointAutoregressiveHierarchicalPriors": "mbt2018",
     "Cheng2020Anchor": "cheng2020-anchor",

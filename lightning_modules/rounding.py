@@ -54,6 +54,22 @@ class Noise:
         return -torch.log(-torch.log(self.uniform(like).clamp_(1e-7, 1 - 1e-7)))
 
 
+class BatchNoise(Noise):
+    """Random numbers for a whole batch from one generator, for training on a GPU, whose steps would wait for the generators of all
+    images.
+
+    Args:
+        seed: Of the generator.
+        device: Where the numbers are drawn.
+    """
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        self._generator = torch.Generator(device).manual_seed(seed)
+
+    def uniform(self, like: Tensor) -> Tensor:
+        return torch.empty_like(like, dtype=torch.float32).uniform_(generator=self._generator)
+
+
 class Rounding(ABC):
     """A differentiable stand-in for rounding, used while latents are optimised or a codec is trained."""
 

@@ -20,7 +20,7 @@ from lightning_modules.codecs.checkpoint import CheckpointError, codec_spec, cod
 from lightning_modules.coding import code_photograph
 from lightning_modules.optimiser import WallTimeCosine, adam, cosine, soap
 from lightning_modules.rate_distortion import MS_SSIM_MIN_SIDE, Objective, RateDistortion, TruePixels, rate_distortion
-from lightning_modules.rounding import Noise, Rounding, StraightThrough, UniformNoise, hard_round
+from lightning_modules.rounding import BatchNoise, Noise, Rounding, StraightThrough, UniformNoise, hard_round
 from lightning_modules.variable_rate import lmbdas_of, loss_weight
 
 Evaluation = dict[str, Any]
@@ -141,7 +141,7 @@ class TrainingModule(pl.LightningModule):
     def loss(self, x: Tensor, seeds: Sequence[int]) -> tuple[Tensor, RateDistortion, Tensor]:
         """What is minimised, for crops ``[B, 3, H, W]`` with a seed of the noise each; its two parts beside it."""
         x = x.contiguous(memory_format=torch.channels_last)
-        noise = Noise(seeds, x.device)
+        noise = Noise(seeds, x.device) if x.device.type == "cpu" else BatchNoise(seeds[0], x.device)
         objective, weight = self.objective, x.new_ones(len(x))
         if self.codec.variable_rate:
             lmbda = lmbdas_of(seeds, *self.lmbdas).to(x.device)
