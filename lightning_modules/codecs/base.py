@@ -160,7 +160,11 @@ class Codec(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Codec | None:
-        """An untrained codec of the sizes of a CompressAI state dict, or ``None`` where the dict is of another model."""
+        """An untrained codec of the sizes of a CompressAI state dict, or ``None`` where the dict is of another model.
+
+        Raises:
+            ValueError: It is of a kind of this model that is not supported.
+        """
 
     def gain_for(self, lmbda: float | Tensor) -> Tensor | None:
         """The gain that suits a lambda of MSE, one number or one per image ``[B]``: ``[1, 1, 1, 1]`` or ``[B, 1, 1, 1]``.

@@ -63,8 +63,13 @@ class VariableRateScaleHyperpriorCodec(ScaleHyperpriorCodec):
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> VariableRateScaleHyperpriorCodec | None:
         needed = {"g_a.6.weight", "h_a.4.weight", "h_s.4.weight", "Gain", "QuantABCD.4.weight"}
-        if not needed <= state.keys() or not state.keys().isdisjoint({"context_prediction.weight", "gayn2zqstep.0.weight"}):
+        if not needed <= state.keys() or "context_prediction.weight" in state:
             return None
+        if "gayn2zqstep.0.weight" in state:
+            raise ValueError(
+                "a model of variable rate whose step of z follows the gain too, as CompressAI's zoo has them, is not supported: "
+                "its coding tables would depend on the gain"
+            )
         M, N = state["g_a.6.weight"].shape[:2]
         if state["h_s.4.weight"].shape[0] != M:
             return None
