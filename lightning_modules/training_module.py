@@ -24,7 +24,7 @@ from sga.images import to_uint8
 from sga.loading import coding_copy
 from sga.photograph import encode_photograph
 from sga.rate_distortion import Objective, RateDistortion, rate_distortion
-from sga.refinement.noise import Noise
+from sga.refinement.noise import BatchNoise, Noise
 from sga.refinement.rounding import Rounding, StraightThrough, UniformNoise, hard_round
 
 Evaluation = dict[str, Any]
@@ -144,7 +144,7 @@ class TrainingModule(pl.LightningModule):
     def loss(self, x: Tensor, seeds: Sequence[int]) -> tuple[Tensor, RateDistortion, Tensor]:
         """What is minimised, for crops ``[B, 3, H, W]`` with a seed of the noise each; its two parts beside it."""
         x = x.contiguous(memory_format=torch.channels_last)
-        noise = Noise(seeds, x.device)
+        noise = Noise(seeds, x.device) if x.device.type == "cpu" else BatchNoise(seeds[0], x.device)
         objective, weight = self.objective, x.new_ones(len(x))
         if self.codec.variable_rate:
             lmbda = lmbdas_of(seeds, *self.lmbdas).to(x.device)

@@ -75,7 +75,10 @@ def load_codec(checkpoint: str | Path) -> LoadedCodec:
     """
     file = read_checkpoint(checkpoint)
     for adapter in Codec.adapters():
-        codec = adapter.from_state(file.state)
+        try:
+            codec = adapter.from_state(file.state)
+        except ValueError as error:
+            raise CheckpointError(f"{checkpoint}: {error}") from error
         if codec is not None:
             break
     else:

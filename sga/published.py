@@ -205,6 +205,9 @@ class PublishedPoint:
         return loss
 
 
+STANDS_FOR = {"bmshj2018-hyperprior-vbr": "bmshj2018-hyperprior"}
+"""Architectures without points of their own here, and whose they are held against: the eight models that one stands for."""
+
 POINTS = tuple(
     PublishedPoint(architecture, distortion, quality, lmbda, *measured)
     for (architecture, distortion), points in _MEASURED.items()
@@ -214,8 +217,9 @@ POINTS = tuple(
 
 def published_point(codec: Codec, objective: Objective) -> PublishedPoint | None:
     """The published point of a codec's architecture trained for an objective; ``None`` where none was published."""
+    architecture = STANDS_FOR.get(str(codec.published_as), codec.published_as)
     for point in POINTS:
-        same = (point.architecture, point.distortion) == (codec.published_as, objective.distortion)
+        same = (point.architecture, point.distortion) == (architecture, objective.distortion)
         if same and math.isclose(point.lmbda, float(objective.lmbda), rel_tol=1e-6):
             return point
     return None

@@ -58,7 +58,11 @@ class Codec(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Codec | None:
-        """An untrained codec of the sizes of a CompressAI state dict, or ``None`` where the dict is of another model."""
+        """An untrained codec of the sizes of a CompressAI state dict, or ``None`` where the dict is of another model.
+
+        Raises:
+            ValueError: It is of a kind of this model that is not supported.
+        """
 
     @property
     def lmbdas(self) -> tuple[float, float]:

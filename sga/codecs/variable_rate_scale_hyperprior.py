@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import torch
 from compressai.models.base import get_scale_table
@@ -18,8 +20,11 @@ from sga.codecs.scale_hyperprior import ScaleHyperpriorCodec
 REFERENCE_LMBDA = 0.013
 """The lambda whose gain an untrained model has at 1, and the one of latents that nobody asked a lambda for."""
 
-LOWEST_SCALE = 0.11
-"""Of the offsets' input, as of the coder's tables."""
+LOWEST_SCALE, HIGHEST_SCALE = 0.11, 256.0
+"""Of the offsets' input: those of the coder's tables."""
+
+TABLE = 257
+"""Scales, on a log grid, whose offsets stand for the others in a refinement."""
 
 
 class VariableRateScaleHyperpriorCodec(ScaleHyperpriorCodec):
@@ -47,7 +52,7 @@ class VariableRateScaleHyperpriorCodec(ScaleHyperpriorCodec):
 
     def __init__(self, N: int = 128, M: int = 320, offsets: bool = True) -> None:
         super().__init__(N, M)
-        self.offsets = offsets
+        self.offsets, self.tabulated = offsets, False
         with torch.no_grad():
             # A step that falls with the square root of lambda keeps lambda * step^2, its share of the loss, the same. As in
             # CompressAI the gains are not trained; see calibration.py.
@@ -60,8 +65,13 @@ class VariableRateScaleHyperpriorCodec(ScaleHyperpriorCodec):
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> VariableRateScaleHyperpriorCodec | None:
         needed = {"g_a.6.weight", "h_a.4.weight", "h_s.4.weight", "Gain", "QuantABCD.4.weight"}
-        if not needed <= state.keys() or not state.keys().isdisjoint({"context_prediction.weight", "gayn2zqstep.0.weight"}):
+        if not needed <= state.keys() or "context_prediction.weight" in state:
             return None
+        if "gayn2zqstep.0.weight" in state:
+            raise ValueError(
+                "a model of variable rate whose step of z follows the gain too, as CompressAI's zoo has them, is not supported: "
+                "its coding tables would depend on the gain"
+            )
         M, N = state["g_a.6.weight"].shape[:2]
         if state["h_s.4.weight"].shape[0] != M:
             return None
@@ -112,7 +122,20 @@ class VariableRateScaleHyperpriorCodec(ScaleHyperpriorCodec):
         """By how much non-zero symbols decode to less than their size, in steps: of the shape of ``scales``."""
         with torch.autocast(scales.device.type, enabled=False):
             scales = scales.clamp(min=LOWEST_SCALE)
-            return self.net.QuantABCD(torch.stack([scales, gain.expand_as(scales)], -1))[..., 0]
+            if not self.tabulated:
+                return self.net.QuantABCD(torch.stack([scales, gain.expand_as(scales)], -1))[..., 0]
+            # At 768 x 512 the network takes longer than a tenth of a refinement's step, and a table of it a hundredth.
+            points = torch.linspace(math.log(LOWEST_SCALE), math.log(HIGHEST_SCALE), TABLE, device=scales.device)
+            inputs = torch.stack([points.exp().expand(len(gain), -1), gain.view(-1, 1).expand(-1, TABLE)], -1)
+            table = self.net.QuantABCD(inputs)[..., 0]  # [B, TABLE]
+            place = (scales.detach().log() - points[0]).div_(points[1] - points[0]).clamp_(0, TABLE - 1).flatten(1)
+            below = place.long().clamp_(max=TABLE - 2)
+            return torch.lerp(table.gather(1, below), table.gather(1, below + 1), place - below).view_as(scales)
+
+    def frozen(self, dtype: torch.dtype) -> Self:
+        fast = super().frozen(dtype)
+        fast.tabulated = True
+        return fast
 
     @torch.no_grad()
     def decode(self, strings: Sequence[bytes], height: int, width: int, gain: float | None = None) -> Tensor:

@@ -39,3 +39,18 @@ class Noise:
     def signs(self, like: Tensor) -> Tensor:
         """Random signs, -1 or 1: as :meth:`uniform`."""
         return torch.where(self.uniform(like) < 0.5, -1.0, 1.0)
+
+
+class BatchNoise(Noise):
+    """Random numbers of a whole batch from one generator: for training on a GPU, whose steps would wait for a generator per image.
+
+    Args:
+        seed: Seed of the generator.
+        device: Device where the numbers are drawn.
+    """
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        self._generator = torch.Generator(device).manual_seed(seed)
+
+    def uniform(self, like: Tensor) -> Tensor:
+        return torch.empty_like(like, dtype=torch.float32).uniform_(generator=self._generator)
