@@ -11,8 +11,8 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 import lightning_modules.quiet  # noqa: F401  (before the project's other modules)
-from lightning_modules.callbacks.progress import RefinementProgress
 from lightning_modules.callbacks.refinement_curves import RefinementCurves
+from lightning_modules.callbacks.refinement_progress import RefinementProgress
 from lightning_modules.callbacks.result_writer import EndOnSigterm, ResultWriter
 from lightning_modules.job import Job
 from lightning_modules.job_report import print_outcome, problem

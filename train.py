@@ -15,8 +15,8 @@ import lightning_modules.quiet  # noqa: F401  (before the project's other module
 from lightning_modules.callbacks.checkpointing import Stopped
 from lightning_modules.training_cli import TrainingCLI
 from lightning_modules.training_run import after_signal
+from sga.allocator import keep_freed_memory
 from sga.cli import errors_in_one_line
-from sga.memory import keep_freed_memory
 
 
 def main(args: list[str] | None = None, prog: str = "train.py") -> int:

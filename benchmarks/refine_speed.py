@@ -23,9 +23,9 @@ from torch import Tensor
 
 import lightning_modules.quiet  # noqa: F401
 from benchmarks.timing import timed
+from sga.allocator import keep_freed_memory
 from sga.codecs import ScaleHyperpriorCodec
 from sga.images import pad
-from sga.memory import keep_freed_memory
 from sga.rate_distortion import Objective
 from sga.refinement.presets import preset
 from sga.refinement.refiner import refine

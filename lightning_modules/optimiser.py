@@ -43,8 +43,8 @@ class WallTimeCosine(LRScheduler):
     Args:
         optimizer: Its learning rates are the highest.
         final_learning_rate: At the end.
-        warmup_steps: Of the whole training.
-        seconds: Of the whole training.
+        warmup_steps: Steps of the warm-up.
+        seconds: Length of the whole training.
     """
 
     def __init__(self, optimizer: Optimizer, final_learning_rate: float, warmup_steps: int, seconds: float) -> None:

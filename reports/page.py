@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
-from reports import bd_tables, latents, optimisation, probabilities, rd_curves, tables, zoomed
+from reports import bd_tables, latent_maps, optimisation, probabilities, rd_curves, tables, zoomed
 from reports.runs import Study, method_names, relative
 from reports.section import Drawing, Options, Section
 from sga.files import write_atomically
@@ -20,7 +20,7 @@ SECTIONS: list[Callable[[Study, Options], Section]] = [
     bd_tables.section,
     optimisation.section,
     zoomed.section,
-    latents.section,
+    latent_maps.section,
     probabilities.section,
 ]
 """Functions of the parts of a report, in order. Each writes its files and returns a section, or raises ValueError with a reason."""

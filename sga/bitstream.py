@@ -63,7 +63,7 @@ class Bitstream:
         height: Height of the image in pixels.
         width: Width of the image in pixels.
         strings: Entropy-coded strings, in the order of :meth:`Codec.encode`.
-        gain: Of the latents, exact in half precision; ``None`` for a codec of one rate.
+        gain: Gain of the latents, exact in half precision; ``None`` for a codec of one rate.
     """
 
     model_hash: bytes

@@ -259,7 +259,7 @@ def test_what_the_runs_do_not_allow_is_left_out_with_the_reason(
     *left_out, _ = capsys.readouterr().out.splitlines()
     reasons = {line.split(": ")[1]: line for line in left_out}
     assert "tables" not in reasons and "probabilities" not in reasons
-    assert "no curves of a" in reasons["optimisation"] and "a.bin" in reasons["zoomed"] and "a.bin" in reasons["latents"]
+    assert "no curves of a" in reasons["optimisation"] and "a.bin" in reasons["zoomed"] and "a.bin" in reasons["latent_maps"]
 
 
 def test_another_photograph_of_the_name_is_not_drawn(coded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

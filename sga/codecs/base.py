@@ -144,10 +144,10 @@ class Codec(nn.Module, ABC):
         """Dequantised ``y_hat`` ``[1, M, H/16, W/16]`` of strings that :meth:`encode` wrote for a padded image of this size.
 
         Args:
-            strings: Of a file.
-            height: Of the padded image, in pixels.
-            width: Of the padded image, in pixels.
-            gain: Of the file; ``None`` for a codec of one rate.
+            strings: Strings of a file.
+            height: Height of the padded image, in pixels.
+            width: Width of the padded image, in pixels.
+            gain: Gain of the file; ``None`` for a codec of one rate.
 
         Raises:
             ValueError: They are not of this codec.

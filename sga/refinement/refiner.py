@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sga.allocator import keep_freed_memory
 from sga.codecs.adaptation import Adaptation
 from sga.codecs.base import Codec
 from sga.codecs.latents import Latents, Quantised
 from sga.distortion import TruePixels
-from sga.memory import keep_freed_memory
 from sga.rate_distortion import Objective, RateDistortion, rate_distortion
 from sga.refinement.fit_prior import adapt
 from sga.refinement.noise import Noise
