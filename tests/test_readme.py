@@ -42,6 +42,7 @@ SHORT = {
     "python train.py test": "--trainer.accelerator cpu --trainer.enable_progress_bar false",
     "python study.py": "--model.steps 2 --model.precision fp32 --trainer.accelerator cpu",
     "python -m reports.classical": "--codecs WebP",
+    "python -m lightning_modules.calibration": "--limit 1",
     "python reports/distortions.py": "--steps 2 --crop 64",
 }
 """Options behind a command's own that make it one of seconds."""
@@ -68,6 +69,7 @@ OF_CONTEXT = {
     ("python train.py fit", "..."): "--config scale_hyperprior/mse_4 --data.root photographs",
     ("python reports/checkpoints.py", "..."): "",
     ("python study.py", "methods"): "one_run.yaml",  # tests/configs/test_studies.py plans every study of the project
+    ("python -m lightning_modules.calibration", "RUN/last.ckpt"): "checkpoints/variable_rate_scale_hyperprior.safetensors",
     ("python reports/distortions.py", "PHOTO"): "large/c.png",
     ("python -m compressai.utils.eval_model", "DIR"): "large",
 }
@@ -174,7 +176,7 @@ def substituted(words: list[str], world: Path) -> list[str]:
         elif before in ("-o", "--output") and word.isupper():
             replaced.append(f"{word.lower()}_{len(list(world.iterdir()))}")
         elif re.match("--(model.)?target", before):  # one that a few steps reach
-            base = encode(load(), world / "photo.png").quality
+            base = encode(load(), world / ("photo.png" if name == "sga encode" else "photographs/a.png")).quality
             replaced += [str(base.bpp if before.endswith("bpp") else base.psnr_db)]
         else:
             replaced.append(PLACEHOLDERS.get(word, "fast" if word == "NAME" else word))
