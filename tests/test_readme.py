@@ -11,16 +11,18 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import codec
 import refine
 import train
 from data.named_sets import SETS
 from data.samples import sample_paths
+from sga.api import encode, load
 from sga.images import read_image, write_image
 from tests.training import arguments
 
@@ -40,6 +42,7 @@ SHORT = {
     "python train.py test": "--trainer.accelerator cpu --trainer.enable_progress_bar false",
     "python study.py": "--model.steps 2 --model.precision fp32 --trainer.accelerator cpu",
     "python -m reports.classical": "--codecs WebP",
+    "python -m lightning_modules.calibration": "--limit 1",
     "python reports/distortions.py": "--steps 2 --crop 64",
 }
 """Options behind a command's own that make it one of seconds."""
@@ -66,6 +69,7 @@ OF_CONTEXT = {
     ("python train.py fit", "..."): "--config scale_hyperprior/mse_4 --data.root photographs",
     ("python reports/checkpoints.py", "..."): "",
     ("python study.py", "methods"): "one_run.yaml",  # tests/configs/test_studies.py plans every study of the project
+    ("python -m lightning_modules.calibration", "RUN/last.ckpt"): "checkpoints/variable_rate_scale_hyperprior.safetensors",
     ("python reports/distortions.py", "PHOTO"): "large/c.png",
     ("python -m compressai.utils.eval_model", "DIR"): "large",
 }
@@ -171,10 +175,16 @@ def substituted(words: list[str], world: Path) -> list[str]:
             replaced += shlex.split(OF_CONTEXT[name, word])
         elif before in ("-o", "--output") and word.isupper():
             replaced.append(f"{word.lower()}_{len(list(world.iterdir()))}")
+        elif re.match("--(model.)?target", before):  # one that a few steps reach
+            base = encode(load(), world / ("photo.png" if name == "sga encode" else "photographs/a.png")).quality
+            replaced += [str(base.bpp if before.endswith("bpp") else base.psnr_db)]
         else:
             replaced.append(PLACEHOLDERS.get(word, "fast" if word == "NAME" else word))
-    fewer = "--data.limit 1" if any(word.startswith("--model.target") for word in words) else ""
-    return [*replaced, *shlex.split(f"{SHORT.get(name, '')} {fewer}")]
+    short = SHORT.get(name, "")
+    if any("--target" in word or "--model.target" in word for word in words):
+        short = short.replace("steps 2", "steps 30")  # fewer reach no target, and many continuations follow
+        short += " --data.limit 1" if name == "python refine.py" else ""
+    return [*replaced, *shlex.split(short)]
 
 
 def run(words: list[str], world: Path) -> int:
@@ -196,8 +206,10 @@ def run(words: list[str], world: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder that looks like the checkout, with what the commands of the pages are about."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on pictures this small, several wait for one another more than they compute
     folder = tmp_path_factory.mktemp("world")
     for path in ROOT.iterdir():
         if not path.name.startswith(".") and path.name != "runs":
@@ -217,7 +229,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert refine.main(["--config=fast", f"--data.root={photographs}", f"--output={folder / 'study/fast'}", *short]) == 0
     assert codec.main(["encode", photo, "-o", str(folder / "photo.sga"), "--steps=0"]) == 0
     assert codec.main(["export", "embedded", "-o", str(folder / "model.pth.tar")]) == 0
-    return folder
+    yield folder
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of runpy: the module has been imported before
@@ -234,8 +247,7 @@ def test_a_command_runs(command: str, world: Path, monkeypatch: pytest.MonkeyPat
             check(words, world)
             return
     code, errors = run(words, world), capfd.readouterr().err
-    missed = "target" in command and ("missed the target" in errors or "not reached" in errors)  # in 2 steps
-    assert code == (1 if missed else 0), errors
+    assert code == 0, errors
 
 
 def test_every_block_says_what_it_is() -> None:
