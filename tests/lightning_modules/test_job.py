@@ -133,7 +133,7 @@ def test_a_job_of_an_earlier_version_is_refused_in_a_line_of_its_own(job: Job) -
     former = with_settings(job, rounding={"class_path": "lightning_modules.rounding.AtanhRounding"})
     assert former._former_fingerprint == job._former_fingerprint != job.fingerprint
     claim(job.output, former._former_fingerprint)
-    with pytest.raises(ValueError, match="is that of a job of an earlier version, whose images had other noise"):
+    with pytest.raises(ValueError, match="belongs to a job of an earlier version, whose noise differs"):
         job.begin()
 
 

@@ -19,7 +19,7 @@ STREAM = Bitstream(bytes(range(6)), 321, 481, [b"y string", b"z"])
 
 def hard_latents(loaded: LoadedCodec, image: Tensor) -> Quantised:
     x = pad(to_float(image), 64)[None]
-    return loaded.codec.quantise(loaded.codec.analyse(x), hard_round, hard_round, hard_round)
+    return loaded.codec.quantise(loaded.codec.analyse(x), hard_round, hard_round)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (63, 65), (161, 97), (512, 768)])
