@@ -182,7 +182,7 @@ def test_the_curve_of_an_image_grows_while_it_is_refined(folder: Path, tmp_path:
     def look(self: ImageCurves, image: Any) -> None:  # the image is finished, nothing else of it is written
         read = events(Path(self.writer.log_dir))
         tags = ("true/psnr_db", "relaxed/loss", "gap/rd_loss")
-        seen[image.name] = [[event.step for event in read.Scalars(tag)] for tag in tags]
+        seen[Path(self.writer.log_dir).name] = [[event.step for event in read.Scalars(tag)] for tag in tags]
 
     monkeypatch.setattr(ImageCurves, "finish", look)
     options = ("--model.steps=4", "--model.evaluate_every=2", "--data.batch_size=2", *SHORT)
