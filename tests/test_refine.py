@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import refine
-from lightning_modules import refinement_module
+from sga import photograph as photograph_module
 from sga.bitstream import decode_image
 from sga.codecs.checkpoint import EMBEDDED_PATH
 from sga.images import pad, read_image, to_float, write_image
@@ -189,9 +189,9 @@ def test_an_image_that_fails_does_not_take_its_batch_with_it(
             raise RuntimeError("out of memory")
         return original(codec, x, *more)
 
-    original = refinement_module.refine
+    original = photograph_module.refine
     bad = pad(to_float(read_image(folder / "tiny1.png")), 64)
-    monkeypatch.setattr(refinement_module, "refine", refine_few)
+    monkeypatch.setattr(photograph_module, "refine", refine_few)
     with pytest.raises(SystemExit) as stop:
         run(folder, tmp_path / "run", "--data.batch_size=8")
     assert stop.value.code == 1
@@ -254,7 +254,7 @@ def ramp(option: str, start: float, end: float) -> str:
         (["--model.rounding.init_args.a=0"], "a must be above 0"),
         (["--data.batch_size=0"], "must be at least 1"),
         (["--compare=nobody"], "no such image"),
-        (["--model.distortion=ms_ssim"], "give --model.lmbda with --model.distortion ms_ssim"),
+        (["--model.distortion=ms_ssim"], "do not compare: give a lambda (lmbda) with the distortion ms_ssim; --model.lmbda LAMBDA"),
         (["--model.lmbda=-1"], "model.lmbda must be above 0"),
         (["--model.learning_rate_z=-1"], "model.learning_rate_z must be above 0"),
         ([ramp("temperature", 0.0, 1.0)], "model.temperature must be above 0 at every step, and is 0 at step 0"),
