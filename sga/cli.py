@@ -28,6 +28,13 @@ def errors_in_one_line(*more: type[Exception]) -> Iterator[None]:
     try:
         yield
     except caught as error:
-        fail(error)
+        fail(_text(error))
     except KeyboardInterrupt:
         fail("interrupted", INTERRUPTED)
+
+
+def _text(error: Exception) -> str:
+    """Message of an error; one of the system names its file first and without a number: ``a.sga: no such file or directory``."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    return str(error)

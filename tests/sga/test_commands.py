@@ -83,6 +83,13 @@ def test_what_does_not_decode_leaves_no_image(file: Path, photo: Path, tmp_path:
     assert not out.exists()
 
 
+def test_a_file_that_is_not_there_is_named_without_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "nothing.sga"
+    assert (
+        refused(["decode", str(missing), "-o", str(tmp_path / "a.png")], capsys) == f"error: {missing}: no such file or directory"
+    )
+
+
 def test_what_is_no_photograph_leaves_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, text = tmp_path / "out.bin", tmp_path / "text.png"
     text.write_text("no picture")
