@@ -73,7 +73,7 @@ def test_what_does_not_decode_leaves_no_image(file: Path, photo: Path, tmp_path:
         bad.write_bytes(content)
         line = refused(["decode", str(bad), "-o", str(out)], capsys)
         assert message in line and "bad.bin" in line
-    assert "No such file" in refused(["decode", str(tmp_path / "none.bin"), "-o", str(out)], capsys)
+    assert "none.bin: no such file" in refused(["decode", str(tmp_path / "none.bin"), "-o", str(out)], capsys)
     other = tmp_path / "other.pth.tar"
     codec.main(["export", "embedded", "-o", str(other)])
     state = torch.load(other, weights_only=True)
