@@ -143,7 +143,8 @@ class TargetedRefinement:
         With a variable-rate codec, the lambda of each image is the one whose gain nearly reaches the target without a step.
         """
         codec, true = self.loaded.codec, TruePixels.of(x, sizes)
-        base = codec.quantise(codec.analyse(x, codec.gain_for(self.objective.lmbda)), hard_round, hard_round)
+        latents = codec.analyse(x, codec.gain_for(self.objective.lmbda))
+        base = codec.quantise(latents, hard_round, hard_round)
         if not codec.variable_rate:
             return self.objective, base
         objective = replace(self.objective, lmbda=true.count.new_full((len(x),), float(self.objective.lmbda)))
@@ -153,7 +154,9 @@ class TargetedRefinement:
             error = self.target.error(found.bpp, found.psnr_db).clamp(-LIMIT, LIMIT)
             lmbda = (torch.as_tensor(objective.lmbda).log() + error / SLOPE_OF_GAINS).exp()
             objective = replace(objective, lmbda=lmbda.clamp(*codec.lmbdas))
-            base = codec.quantise(codec.analyse(x, codec.gain_for(objective.lmbda)), hard_round, hard_round)
+            gain = codec.gain_for(objective.lmbda)
+            assert gain is not None
+            base = codec.quantise(latents.at(gain), hard_round, hard_round)
         return objective, base
 
     def _continuation(self, steps: int, far: bool) -> RefinerSettings:

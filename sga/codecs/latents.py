@@ -30,6 +30,11 @@ class Latents:
         """The latents with ``function`` applied to y and z."""
         return Latents(function(self.y), None if self.z is None else function(self.z), self.gain)
 
+    def at(self, gain: Tensor) -> Latents:
+        """The same latents of a codec of variable rate in the steps of another gain; z does not depend on it."""
+        assert self.gain is not None
+        return Latents(self.y * (gain / self.gain), self.z, gain.expand_as(self.gain))
+
     def tensors(self) -> tuple[Tensor, ...]:
         """The tensors that exist, y first."""
         return (self.y,) if self.z is None else (self.y, self.z)

@@ -12,6 +12,7 @@ from compressai.models.base import get_scale_table
 from compressai.models.vbr import ScaleHyperpriorVbr
 from torch import Tensor
 
+from sga.codecs.adaptation import LOWEST_SCALE
 from sga.codecs.base import Round
 from sga.codecs.entropy import medians
 from sga.codecs.latents import Latents, Quantised
@@ -20,8 +21,8 @@ from sga.codecs.scale_hyperprior import ScaleHyperpriorCodec
 REFERENCE_LMBDA = 0.013
 """The lambda whose gain an untrained model has at 1, and the one of latents that nobody asked a lambda for."""
 
-LOWEST_SCALE, HIGHEST_SCALE = 0.11, 256.0
-"""Of the offsets' input: those of the coder's tables."""
+HIGHEST_SCALE = 256.0
+"""The largest scale of the coder's tables; the offsets' input ends there."""
 
 TABLE = 257
 """Scales, on a log grid, whose offsets stand for the others in a refinement."""

@@ -23,10 +23,11 @@ from sga.images import pad, to_float
 from sga.loading import LoadedCodec, load_codec
 from sga.photograph import encode_photograph
 from sga.rate_distortion import Objective
+from sga.reach_target import TargetedRefinement
 from sga.refinement.presets import preset
 from sga.refinement.refiner import refine
 from sga.refinement.rounding import hard_round
-from sga.refinement.target import FixedLambda
+from sga.refinement.target import FixedLambda, Target
 from tests.conftest import random_codec
 from tests.training import ROOT, weights
 
@@ -270,3 +271,17 @@ def test_latents_without_a_gain_have_the_codecs_own(codec: VariableRateScaleHype
     latents = codec.analyse(picture())
     assert isinstance(latents, Latents) and torch.equal(latents.gain, codec.gain_for(0.013))  # type: ignore[arg-type]
     assert torch.equal(latents.map(torch.clone).gain, latents.gain)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("lmbda", [0.004, 0.05])
+def test_a_target_begins_at_the_gain_that_reaches_it(loaded: LoadedCodec, lmbda: float) -> None:
+    x = picture()
+    wanted = loaded.codec.quantise(loaded.codec.analyse(x, loaded.codec.gain_for(lmbda)), hard_round, hard_round)
+    bpp = float(loaded.codec.bits(wanted).total) / (64 * 128)
+    refinement = TargetedRefinement(loaded, Objective(0.013), preset("fast", 4), Target("bpp", bpp))
+    objective, base = refinement._start(x, [(64, 128)])
+    assert float(loaded.codec.bits(base).total) / (64 * 128) == pytest.approx(bpp, rel=0.1)
+    latents = loaded.codec.analyse(x, loaded.codec.gain_for(objective.lmbda))
+    moved = loaded.codec.analyse(x, loaded.codec.gain_for(0.1)).at(loaded.codec.gain_for(objective.lmbda))
+    torch.testing.assert_close(moved.y, latents.y)
+    assert torch.equal(moved.z, latents.z) and torch.equal(moved.gain, latents.gain)
