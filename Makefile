@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SET_UP := .venv/installed
 
-.PHONY: demo test lint unit slurm-test clean
+.PHONY: demo test lint unit slurm-test fuzz clean
 
 demo: $(SET_UP)
 	$(BIN)/python refine.py --config fast --output runs/demo --compare coffee
@@ -21,6 +21,11 @@ unit: $(SET_UP)
 # On a real Slurm, which it installs, starts and ends (Debian, as root); skipped with the reason where it cannot.
 slurm-test: $(SET_UP)
 	$(BIN)/python -m pytest -m slurm -rs tests/slurm
+
+# Damaged and forged files of every codec, some minutes; FUZZ sets other numbers.
+FUZZ ?= --damaged 100000 --forged 20000
+fuzz: $(SET_UP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz_files $(FUZZ)
 
 $(SET_UP): pyproject.toml
 	$(PYTHON) -m venv .venv

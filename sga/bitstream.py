@@ -1,27 +1,25 @@
-"""The file format: an image's entropy-coded strings behind a header of 21 bytes, and images to files and back.
+"""The file format: an image's entropy-coded strings behind a header of 19 bytes, and images to files and back.
 
 ::
 
     offset  bytes  field
-         0      4  magic "SGA\\x02": the last byte is the version of the format
+         0      4  magic "SGA\\x04": the last byte is the version of the format
          4      6  hash of the model (weights and coding tables)
         10      2  height of the image in pixels
         12      2  width
-        14      4  CRC-32 of the payload
-        18      1  number of strings
-        19      2  low half of the CRC-32 of bytes 0 ... 18
-        21      -  payload: the strings in reverse (adaptation of the prior if there is one, z, y), each but the last behind its
-                   length (LEB128: 7 bits a byte, low first)
+        14      1  number of strings; 128 more where there is a gain
+        15      4  CRC-32 of all other bytes of the file
+        19      -  payload: the gain, an IEEE 754 half, if the codec has one; the strings in reverse (adaptation
+                   if there is one, z, y), each but the last behind its length (LEB128: 7 bits a byte, low first)
 
-A file of a codec of variable rate is of version 3: its payload begins with two bytes more, the gain as an IEEE 754 half. Files of
-other codecs stay of version 2.
-
-Integers and the gain are little-endian. How latents were found does not show: a refined file decodes like any other.
+Integers and the gain are little-endian. How latents were found does not show: a refined file decodes like any other. Files of
+versions 1 to 3 are read too; docs/bitstream.md describes them, and what a string is.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import struct
 import zlib
 from dataclasses import dataclass
@@ -30,24 +28,33 @@ import torch
 from torch import Tensor
 
 from sga.codecs.latents import Quantised
+from sga.codecs.rans import InlineString
 from sga.images import padded_size, to_uint8
 from sga.loading import LoadedCodec
+from sga.memory import available_memory
 
 MAGIC = b"SGA"
-VERSION = 2
-VERSION_WITH_GAIN = 3
-READABLE = (1, 2, 3)
-"""Files of version 1 have no adaptation, and are the same otherwise."""
+VERSION = 4
+READABLE = (1, 2, 3, VERSION)
 MAX_SIDE = 2**16 - 1
 MAX_PIXELS = 2**28
 """Larger images are refused, before memory is taken for them."""
+UNBOUNDED = "SGA_DECODE_ANY_SIZE"
+"""Variable of the environment that lets files decode for which the memory seems too small."""
+BYTES_PER_PIXEL_AND_CHANNEL = 3
+"""Memory of a decoder: three fp32 tensors of N channels at half the resolution."""
 
-_FIELDS = struct.Struct("<3sB6sHHIB")
-_CHECK = struct.Struct("<H")
+_FIELDS = struct.Struct("<3sB6sHHB")
+_CHECK = struct.Struct("<I")
 _GAIN = struct.Struct("<e")
+_WITH_GAIN = 0x80
 HEADER_BYTES = _FIELDS.size + _CHECK.size
 MAX_OVERHEAD_BYTES = HEADER_BYTES + 3
 """Header and the length of z, where z is under 2 MiB; the length of an adaptation counts as part of it, and so does a gain."""
+
+_EARLIER_FIELDS = struct.Struct("<3sB6sHHIB")
+_EARLIER_CHECK = struct.Struct("<H")
+_EARLIER_WITH_GAIN = 3
 
 
 class BitstreamError(ValueError):
@@ -82,9 +89,9 @@ class Bitstream:
         *first, last = reversed(self.strings)
         gain = b"" if self.gain is None else _GAIN.pack(self.gain)
         payload = gain + b"".join(_leb128(len(string)) + string for string in first) + last
-        version = VERSION if self.gain is None else VERSION_WITH_GAIN
-        fields = _FIELDS.pack(MAGIC, version, self.model_hash, self.height, self.width, zlib.crc32(payload), len(self.strings))
-        return fields + _CHECK.pack(zlib.crc32(fields) & 0xFFFF) + payload
+        count = len(self.strings) | (0 if self.gain is None else _WITH_GAIN)
+        fields = _FIELDS.pack(MAGIC, VERSION, self.model_hash, self.height, self.width, count)
+        return fields + _CHECK.pack(zlib.crc32(payload, zlib.crc32(fields))) + payload
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Bitstream:
@@ -97,25 +104,37 @@ class Bitstream:
             raise BitstreamError("not a file of this codec (it does not begin with 'SGA')")
         if len(data) < HEADER_BYTES:
             raise BitstreamError(f"truncated: {len(data)} bytes, the header alone has {HEADER_BYTES}")
-        _, version, model_hash, height, width, crc, count = _FIELDS.unpack_from(data)
-        (check,) = _CHECK.unpack_from(data, _FIELDS.size)
-        if check != zlib.crc32(data[: _FIELDS.size]) & 0xFFFF:
-            raise BitstreamError("damaged: the checksum of the header is wrong")
+        version = data[len(MAGIC)]
         if version not in READABLE:
             raise BitstreamError(f"format version {version}; this program reads versions {READABLE[0]} to {READABLE[-1]}")
-        check_size(height, width)
+        if version < VERSION:
+            return _read_earlier(data, version)
+        _, _, model_hash, height, width, count = _FIELDS.unpack_from(data)
+        (check,) = _CHECK.unpack_from(data, _FIELDS.size)
         payload = data[HEADER_BYTES:]
-        if crc != zlib.crc32(payload):
-            raise BitstreamError("damaged or truncated: the checksum of the payload is wrong")
-        gain = None
-        if version == VERSION_WITH_GAIN:
-            if len(payload) < _GAIN.size:
-                raise BitstreamError("damaged: the gain is missing")
-            (gain,) = _GAIN.unpack_from(payload)
-            if not 0 < gain < math.inf:
-                raise BitstreamError(f"damaged: a gain of {gain:g}")
-            payload = payload[_GAIN.size :]
-        return cls(model_hash, height, width, _split(payload, count), gain)
+        if check != zlib.crc32(payload, zlib.crc32(data[: _FIELDS.size])):
+            raise BitstreamError("damaged or truncated: its checksum is wrong")
+        check_size(height, width)
+        gain, strings = _read_payload(payload, count & ~_WITH_GAIN, bool(count & _WITH_GAIN))
+        return cls(model_hash, height, width, strings, gain)
+
+
+def _read_earlier(data: bytes, version: int) -> Bitstream:
+    """A file of version 1 to 3: two checksums, of the header (its low half) and of the payload."""
+    header_bytes = _EARLIER_FIELDS.size + _EARLIER_CHECK.size
+    if len(data) < header_bytes:
+        raise BitstreamError(f"truncated: {len(data)} bytes, the header alone has {header_bytes}")
+    _, _, model_hash, height, width, crc, count = _EARLIER_FIELDS.unpack_from(data)
+    (check,) = _EARLIER_CHECK.unpack_from(data, _EARLIER_FIELDS.size)
+    if check != zlib.crc32(data[: _EARLIER_FIELDS.size]) & 0xFFFF:
+        raise BitstreamError("damaged: the checksum of the header is wrong")
+    payload = data[header_bytes:]
+    if crc != zlib.crc32(payload):
+        raise BitstreamError("damaged or truncated: the checksum of the payload is wrong")
+    check_size(height, width)
+    gain, strings = _read_payload(payload, count, version == _EARLIER_WITH_GAIN)
+    coded = [InlineString(string) for string in strings[:2]]  # y and z; an adaptation is no string of the coder
+    return Bitstream(model_hash, height, width, [*coded, *strings[2:]], gain)
 
 
 def encode_image(loaded: LoadedCodec, quantised: Quantised, height: int, width: int) -> bytes:
@@ -143,9 +162,10 @@ def decode_image(loaded: LoadedCodec, data: bytes) -> Tensor:
     """The image of a file: uint8 ``[3, H, W]`` on the CPU.
 
     Raises:
-        BitstreamError: See :meth:`Bitstream.from_bytes`; or the file was written with another model.
+        BitstreamError: See :meth:`Bitstream.from_bytes`; the file was written with another model, or is too large for the memory.
     """
     stream = _stream_of(loaded, data)
+    _require_memory(loaded, stream.height, stream.width)
     try:
         y_hat = loaded.codec.decode(stream.strings, *padded_size(stream.height, stream.width, loaded.codec.stride), stream.gain)
     except ValueError as error:  # a crafted file: its checksums are right and its strings are not the model's
@@ -182,6 +202,22 @@ def _stream_of(loaded: LoadedCodec, data: bytes) -> Bitstream:
     return stream
 
 
+def _require_memory(loaded: LoadedCodec, height: int, width: int) -> None:
+    """Refuses an image that the CPU's free memory cannot hold while it is decoded.
+
+    A file of a few bytes may say any size; :data:`UNBOUNDED` turns the check off.
+    """
+    free = available_memory()
+    if loaded.device.type != "cpu" or free is None or os.environ.get(UNBOUNDED):
+        return
+    needed = height * width * BYTES_PER_PIXEL_AND_CHANNEL * loaded.codec.sizes["N"]
+    if needed > free:
+        raise BitstreamError(
+            f"an image of {width} x {height} pixels takes about {needed / 1e9:.1f} GB to decode, and {free / 1e9:.1f} GB are free: "
+            f"free some, or set {UNBOUNDED}=1 to try it"
+        )
+
+
 def check_size(height: int, width: int) -> None:
     """Refuses what the format cannot hold.
 
@@ -199,6 +235,20 @@ def _leb128(number: int) -> bytes:
         number >>= 7
     out.append(number)
     return bytes(out)
+
+
+def _read_payload(payload: bytes, count: int, with_gain: bool) -> tuple[float | None, list[bytes]]:
+    """Gain, and strings in the order of :meth:`Codec.encode`."""
+    if count == 0:
+        raise BitstreamError("damaged: it holds no string")
+    if not with_gain:
+        return None, _split(payload, count)
+    if len(payload) < _GAIN.size:
+        raise BitstreamError("damaged: the gain is missing")
+    (gain,) = _GAIN.unpack_from(payload)
+    if not 0 < gain < math.inf:
+        raise BitstreamError(f"damaged: a gain of {gain:g}")
+    return gain, _split(payload[_GAIN.size :], count)
 
 
 def _split(payload: bytes, count: int) -> list[bytes]:

@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sga.codecs.bits import BitReader, golomb, to_bytes
+
 GAIN_UNIT, WEIGHT_UNIT = 1 / 8, 1 / 16
 MAX_GAIN, MAX_WEIGHT = 12, 32
 LOWEST_SCALE = 0.11
@@ -32,6 +34,9 @@ NEIGHBOURS = ((0, -1), (-1, 0), (-1, -1), (-1, 1))
 
 MAX_SYMBOL = 2**24
 """Larger integers are not exact in fp32."""
+
+MOST_PREDICTED = 32
+"""Channels that are predicted at most; restoring one takes a loop over its symbols."""
 
 BEFORE = 3
 """Channels, of the predicted ones before, whose symbols at the same position predict too."""
@@ -110,11 +115,9 @@ class Adaptation:
         bits = [f"{len(self.channels):08b}"]
         width = max(1, (len(self.gains) - 1).bit_length())
         for channel, weights in zip(self.channels, self.weights, strict=True):
-            bits += [f"{channel:0{width}b}", *(_golomb(weight, 2) for weight in weights)]
-        bits += [_golomb(gain, 0) for gain in self.gains]
-        text = "".join(bits)
-        text += "0" * (-len(text) % 8)
-        return int(text, 2).to_bytes(len(text) // 8, "big")
+            bits += [f"{channel:0{width}b}", *(golomb(weight, 2) for weight in weights)]
+        bits += [golomb(gain, 0) for gain in self.gains]
+        return to_bytes("".join(bits))
 
     @classmethod
     def from_bytes(cls, data: bytes, channels_of_y: int) -> Adaptation:
@@ -123,15 +126,18 @@ class Adaptation:
         Raises:
             ValueError: The bytes are not of such a model.
         """
-        reader = _Reader(data)
+        reader = BitReader(data)
         width = max(1, (channels_of_y - 1).bit_length())
         channels, weights = [], []
         for _ in range(reader.number(8)):
             channels.append(reader.number(width))
             weights.append(tuple(reader.golomb(2) for _ in range(TAPS)))
         gains = tuple(reader.golomb(0) for _ in range(channels_of_y))
-        absurd = any(abs(gain) > MAX_GAIN for gain in gains) or any(abs(w) > MAX_WEIGHT for row in weights for w in row)
-        if absurd or len(set(channels)) < len(channels) or any(channel >= channels_of_y for channel in channels):
+        if reader.close() != len(data):
+            raise ValueError("the adaptation of the prior is longer than what it says")
+        numbers = any(abs(gain) > MAX_GAIN for gain in gains) or any(abs(w) > MAX_WEIGHT for row in weights for w in row)
+        unknown = len(set(channels)) < len(channels) or any(channel >= channels_of_y for channel in channels)
+        if numbers or unknown or len(channels) > MOST_PREDICTED:
             raise ValueError("the adaptation of the prior is absurd")
         return cls(gains, tuple(channels), tuple(weights))
 
@@ -158,32 +164,3 @@ def neighbours(plane: Tensor) -> list[Tensor]:
     height, width = plane.shape[-2:]
     padded = F.pad(plane, (1, 1, 1, 0))
     return [padded[:, 1 + down : 1 + down + height, 1 + right : 1 + right + width] for down, right in NEIGHBOURS]
-
-
-def _golomb(number: int, order: int) -> str:
-    """Signed exponential Golomb code, as in H.264: 0, 1, -1, 2, -2 ... from the shortest on."""
-    unsigned = (2 * number - 1 if number > 0 else -2 * number) + (1 << order)
-    digits = f"{unsigned:b}"
-    return "0" * (len(digits) - 1 - order) + digits
-
-
-class _Reader:
-    """Bits of a string, the highest of each byte first."""
-
-    def __init__(self, data: bytes) -> None:
-        self._bits = "".join(f"{byte:08b}" for byte in data)
-        self._at = 0
-
-    def number(self, width: int) -> int:
-        if self._at + width > len(self._bits):
-            raise ValueError("the adaptation of the prior is cut off")
-        digits = self._bits[self._at : self._at + width]
-        self._at += width
-        return int(digits, 2)
-
-    def golomb(self, order: int) -> int:
-        zeros = 0
-        while self.number(1) == 0:
-            zeros += 1
-        unsigned = ((1 << (zeros + order)) | (self.number(zeros + order) if zeros + order else 0)) - (1 << order)
-        return (unsigned + 1) // 2 if unsigned % 2 else -unsigned // 2

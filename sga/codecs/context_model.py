@@ -105,12 +105,14 @@ class ContextModelCodec(MeanScaleHyperpriorCodec):
         return compress(self.net.gaussian_conditional, symbols, indexes)
 
     def decode_y(self, string: bytes, predicted: Tensor, adaptation: Adaptation | None) -> Tensor:
-        stream = StreamDecoder(self.net.gaussian_conditional, string)
+        stream = StreamDecoder(self.net.gaussian_conditional, string, predicted.numel() // self.predicted)
 
         def choose(positions: Tensor, scales: Tensor, means: Tensor) -> Tensor:
             return stream.next(table_indexes(self.net.gaussian_conditional, scales)) + means
 
-        return self._scan_for_coding(predicted, choose)
+        y_hat = self._scan_for_coding(predicted, choose)
+        stream.finish()
+        return y_hat
 
     def _scan_for_coding(self, predicted: Tensor, choose: Choose) -> Tensor:
         """y_hat position by position, in raster order as CompressAI writes it, in float64 on the CPU.

@@ -6,12 +6,15 @@ With the adapters, the only place that touches private parts of CompressAI (chec
 from __future__ import annotations
 
 import torch
-from compressai.ans import RansDecoder
 from compressai.entropy_models import EntropyBottleneck, EntropyModel, GaussianConditional
 from torch import Tensor
 
+from sga.codecs import rans
 from sga.codecs.adaptation import MAX_SYMBOL
 from sga.codecs.latents import Prior
+
+SHORTEST = 0.5
+"""Share of its symbols' least information that a string has at the least; the coder's state makes it differ a little from 1."""
 
 
 def gaussian_bits(model: GaussianConditional, y_hat: Tensor, prior: Prior) -> Tensor:
@@ -59,24 +62,29 @@ def compress(model: EntropyModel, symbols: Tensor, indexes: Tensor) -> bytes:
         ValueError: A symbol is not finite or is absurdly large.
         RuntimeError: The coding tables were not made.
     """
-    _require_tables(model)
-    if not symbols.abs().max() < MAX_SYMBOL:  # NaN too; the coder would not end
+    tables = _tables(model)
+    if not symbols.abs().max() < MAX_SYMBOL:  # NaN too
         raise ValueError("latents diverged: their values are not finite or absurdly large; use a smaller learning rate")
-    return EntropyModel.compress(model, symbols, indexes)[0]
+    return rans.encode(symbols, indexes, tables)
 
 
 def decompress(model: EntropyModel, string: bytes, indexes: Tensor) -> Tensor:
-    """The symbols of a string, float64 on the CPU, the shape of ``indexes``."""
-    _require_tables(model)
-    # The parent's method, on the CPU: the bottleneck's own builds float32 values about its medians.
-    values = model.entropy_coder.decode_with_indexes(
-        string,
-        indexes.reshape(-1).tolist(),
-        model.quantized_cdf.tolist(),
-        model.cdf_length.tolist(),
-        model.offset.tolist(),
-    )
-    return torch.tensor(values, dtype=torch.float64).reshape(indexes.shape)
+    """The symbols of a string, float64 on the CPU, the shape of ``indexes``.
+
+    Raises:
+        ValueError: The string is not one of :func:`compress` for these tables and as many symbols.
+        RuntimeError: The coding tables were not made.
+    """
+    least_bits = float(_tables(model).least_bits[indexes.reshape(-1).long()].sum())
+    if isinstance(string, rans.InlineString):
+        try:  # the fast way, which holds where there is no escape
+            return decompress(model, bytes(string), indexes)
+        except ValueError:
+            pass
+    decoder = StreamDecoder(model, string, indexes.numel(), least_bits)
+    symbols = decoder.next(indexes)
+    decoder.finish()
+    return symbols
 
 
 class StreamDecoder:
@@ -85,27 +93,36 @@ class StreamDecoder:
     Args:
         model: With coding tables.
         string: What :func:`compress` wrote.
+        count: Number of all its symbols.
+        least_bits: Bits that they have at least; by default those of the likeliest symbol of all tables.
 
     Raises:
+        ValueError: The string is too short for so many symbols.
         RuntimeError: The coding tables were not made.
     """
 
-    def __init__(self, model: EntropyModel, string: bytes) -> None:
-        _require_tables(model)
-        self._lengths, self._offsets = model.cdf_length.tolist(), model.offset.tolist()
-        self._tables = [row[:length] for row, length in zip(model.quantized_cdf.tolist(), self._lengths, strict=True)]
-        self._decoder = RansDecoder()
-        self._decoder.set_stream(string)
+    def __init__(self, model: EntropyModel, string: bytes, count: int, least_bits: float | None = None) -> None:
+        tables = _tables(model)
+        if least_bits is None:
+            least_bits = count * float(tables.least_bits.min())
+        if 8 * len(string) < SHORTEST * least_bits:  # before memory is taken for them
+            raise ValueError(f"a string of {len(string)} bytes is too short for {count} symbols")
+        inline = isinstance(string, rans.InlineString)
+        self._decoder = rans.InlineDecoder(string, tables) if inline else rans.Decoder(string, count, tables)
 
     def next(self, indexes: Tensor) -> Tensor:
         """As many symbols as there are ``indexes`` of tables; float64, of their shape."""
-        # Every call copies its tables, and the last ones, of scales that hardly occur, are long.
-        used = int(indexes.max()) + 1
-        tables = (self._tables[:used], self._lengths[:used], self._offsets[:used])
-        values = self._decoder.decode_stream(indexes.flatten().tolist(), *tables)
-        return torch.tensor(values, dtype=torch.float64).reshape(indexes.shape)
+        symbols = self._decoder.next(indexes)
+        if symbols.abs().max() >= MAX_SYMBOL:
+            raise ValueError("symbols are absurdly large")
+        return symbols.double()
+
+    def finish(self) -> None:
+        """To be called behind the last symbol; raises ValueError where the string holds more or other things than symbols."""
+        self._decoder.finish()
 
 
-def _require_tables(model: EntropyModel) -> None:
+def _tables(model: EntropyModel) -> rans.Tables:
     if model.quantized_cdf.numel() == 0:
         raise RuntimeError("the codec has no coding tables: call make_tables() once before coding")
+    return rans.Tables(model.quantized_cdf.cpu(), model.cdf_length.cpu().long(), model.offset.cpu().long())
