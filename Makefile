@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SET_UP := .venv/installed
 
-.PHONY: demo test lint unit slurm-test fuzz clean
+.PHONY: demo test lint unit slurm-test fuzz fuzz-parser clean
 
 demo: $(SET_UP)
 	$(BIN)/python refine.py --config fast --output runs/demo --compare coffee
@@ -26,6 +26,12 @@ slurm-test: $(SET_UP)
 FUZZ ?= --damaged 100000 --forged 20000
 fuzz: $(SET_UP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz_files $(FUZZ)
+
+# Guided by coverage, for FUZZ_SECONDS; atheris has wheels for Linux alone, so that it is no dependency.
+FUZZ_SECONDS ?= 60
+fuzz-parser: $(SET_UP)
+	$(BIN)/python -m pip install --quiet "atheris>=2.3,<4"
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz_parser -max_total_time=$(FUZZ_SECONDS)
 
 $(SET_UP): pyproject.toml
 	$(PYTHON) -m venv .venv

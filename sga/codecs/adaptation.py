@@ -126,15 +126,18 @@ class Adaptation:
         Raises:
             ValueError: The bytes are not of such a model.
         """
-        reader = BitReader(data)
-        width = max(1, (channels_of_y - 1).bit_length())
+        reader, width = BitReader(data), max(1, (channels_of_y - 1).bit_length())
         channels, weights = [], []
-        for _ in range(reader.number(8)):
-            channels.append(reader.number(width))
-            weights.append(tuple(reader.golomb(2) for _ in range(TAPS)))
-        gains = tuple(reader.golomb(0) for _ in range(channels_of_y))
-        if reader.close() != len(data):
-            raise ValueError("the adaptation of the prior is longer than what it says")
+        try:
+            for _ in range(reader.number(8)):
+                channels.append(reader.number(width))
+                weights.append(tuple(reader.golomb(2) for _ in range(TAPS)))
+            gains = tuple(reader.golomb(0) for _ in range(channels_of_y))
+            rest = len(data) - reader.close()
+        except ValueError as error:
+            raise ValueError(f"the adaptation of the prior is forged: {error}") from error
+        if rest:
+            raise ValueError(f"the adaptation of the prior is followed by {rest} bytes more")
         numbers = any(abs(gain) > MAX_GAIN for gain in gains) or any(abs(w) > MAX_WEIGHT for row in weights for w in row)
         unknown = len(set(channels)) < len(channels) or any(channel >= channels_of_y for channel in channels)
         if numbers or unknown or len(channels) > MOST_PREDICTED:

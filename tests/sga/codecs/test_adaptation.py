@@ -27,7 +27,15 @@ def test_bytes_and_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [lambda data: data[:3], lambda data: b"\x09" + data[1:], lambda data: b"\xff" * 60, lambda data: b""]
+    "change",
+    [
+        lambda data: data[:3],
+        lambda data: b"\x09" + data[1:],
+        lambda data: b"\xff" * 60,
+        lambda data: b"",
+        lambda data: data + b"\0",
+        lambda data: bytes(10**6),
+    ],
 )
 def test_forged_bytes_are_refused(change: object) -> None:
     assert callable(change)
