@@ -10,7 +10,8 @@ import torch
 
 from sga.checks import require_positive
 from sga.codecs import Codec
-from sga.codecs.checkpoint import CheckpointError, has_tables, load_state, model_hash, read_checkpoint
+from sga.codecs.checkpoint import CheckpointError, load_state, model_hash, read_checkpoint
+from sga.codecs.tables import check_tables, has_tables
 from sga.distortion import DistortionName
 from sga.rate_distortion import Objective
 
@@ -88,6 +89,11 @@ def load_codec(checkpoint: str | Path) -> LoadedCodec:
     codec.requires_grad_(False).eval()
     if not has_tables(file.state):
         codec.make_tables()
+    try:
+        check_tables(codec.net)
+    except ValueError as error:
+        remedy = "export it again from its training, or save it without its tables, which are then made anew"
+        raise CheckpointError(f"{checkpoint}: {error}: {remedy}") from error
     return LoadedCodec(codec, file.lmbda, file.distortion, model_hash(codec))
 
 

@@ -18,11 +18,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sga.codecs.base import TRANSFORMS, Codec
+from sga.codecs.tables import CDF, CDF_LENGTH, with_padding
 from sga.distortion import DistortionName
 from sga.files import home
 
-CDF, CDF_LENGTH = "._quantized_cdf", "._cdf_length"
-TABLES = ("._offset", CDF, CDF_LENGTH, ".scale_table")
 CONSTANTS = (".pedestal", ".bound", ".target", ".scale_bound", ".mask")
 PREFIXES = ("codec.net.", "module.", "net.")
 ZOO = "zoo:"
@@ -94,26 +93,9 @@ def read_checkpoint(checkpoint: str | Path) -> CheckpointFile:
     return CheckpointFile(state, None if lmbda is None else float(lmbda), known.get("distortion", "mse"))
 
 
-def without_tables(state: Mapping[str, Tensor]) -> State:
-    """A state dict whose coding tables are empty, as they are in a model that has not been prepared for coding."""
-    return {key: value.new_empty(0) if key.endswith(TABLES) else value for key, value in state.items()}
-
-
 def codec_spec(codec: Codec) -> dict[str, Any]:
     """Class and sizes of a codec, in plain types."""
     return {"class": type(codec).__name__, **codec.sizes}
-
-
-def without_padding(cdf: Tensor, lengths: Tensor) -> Tensor:
-    """The coder's tables ``[tables, longest]`` as one row of what each holds: an eighth of the size."""
-    return cdf[torch.arange(cdf.shape[1], device=cdf.device) < lengths[:, None]]
-
-
-def with_padding(values: Tensor, lengths: Tensor) -> Tensor:
-    """The tables again."""
-    cdf = values.new_zeros(len(lengths), int(lengths.max()))
-    cdf[torch.arange(cdf.shape[1]) < lengths[:, None]] = values
-    return cdf
 
 
 def model_hash(codec: Codec) -> bytes:
@@ -142,12 +124,6 @@ def load_state(codec: Codec, state: State, checkpoint: str | Path) -> None:
         raise CheckpointError(f"{checkpoint}: weights do not fit {codec_spec(codec)}: {error}") from error
 
 
-def has_tables(state: State) -> bool:
-    """Whether a state dict holds its coding tables."""
-    sizes = [value.numel() for key, value in state.items() if key.endswith(CDF)]
-    return bool(sizes) and min(sizes) > 0
-
-
 def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Tensors and what is known of the training."""
     try:
@@ -157,7 +133,10 @@ def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
     for key, value in raw.items():
         if key.endswith(CDF) and value.ndim == 1:
-            raw[key] = with_padding(value, raw[key.replace(CDF, CDF_LENGTH)])
+            try:
+                raw[key] = with_padding(value, raw[key.replace(CDF, CDF_LENGTH)])
+            except (ValueError, KeyError) as error:
+                raise CheckpointError(f"{path}: damaged coding tables: export it again from its training") from error
     return raw, known
 
 
