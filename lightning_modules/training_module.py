@@ -18,8 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lightning_modules.optimiser import WallTimeCosine, adam, cosine, soap
 from lightning_modules.variable_rate import lmbdas_of, loss_weight
 from sga.codecs import Codec
-from sga.codecs.checkpoint import CheckpointError, codec_spec, load_weights
-from sga.codecs.tables import without_tables
+from sga.codecs.checkpoint import CheckpointError, codec_spec, load_weights, without_tables
 from sga.distortion import DistortionName, TruePixels
 from sga.images import to_uint8
 from sga.loading import coding_copy

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save
 
 from sga.codecs.base import Codec
-from sga.codecs.checkpoint import CONSTANTS, State
+from sga.codecs.checkpoint_files import CONSTANTS, State
 from sga.codecs.tables import CDF, CDF_LENGTH, without_padding
 
 

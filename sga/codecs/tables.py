@@ -49,10 +49,10 @@ def check_tables(net: CompressionModel) -> None:
 def _fault(model: EntropyModel, expected: int) -> str | None:
     """What is wrong with the tables of one entropy model that should have ``expected`` of them."""
     values = (model.quantized_cdf, model.cdf_length, model.offset)
-    if any(value.dtype != torch.int32 for value in values):
-        return "they are not of 32-bit integers"
     cdf, lengths, offsets = (value.detach().cpu().long() for value in values)
-    if (cdf.ndim, lengths.ndim, offsets.ndim) != (2, 1, 1) or not len(cdf) == len(lengths) == len(offsets) == expected:
+    if any(value.dtype != torch.int32 for value in values) or (cdf.ndim, lengths.ndim, offsets.ndim) != (2, 1, 1):
+        return "they are not one row of 32-bit integers each"
+    if not len(cdf) == len(lengths) == len(offsets) == expected:
         return f"{expected} are needed, and the shapes are {[list(value.shape) for value in values]}"
     if not ((lengths >= SHORTEST) & (lengths <= cdf.shape[1])).all():
         return f"a length is not from {SHORTEST} to {cdf.shape[1]}"
@@ -61,9 +61,7 @@ def _fault(model: EntropyModel, expected: int) -> str | None:
     inside = torch.arange(1, cdf.shape[1]) < lengths[:, None]
     if (cdf[:, 0] != 0).any() or not (cdf.diff(dim=1) > 0)[inside].all():
         return "a table does not increase from 0"
-    if (cdf.gather(1, lengths[:, None] - 1) != TOTAL).any():
-        return f"a table does not end in {TOTAL}"
-    return None
+    return f"a table does not end in {TOTAL}" if (cdf.gather(1, lengths[:, None] - 1) != TOTAL).any() else None
 
 
 def has_tables(state: Mapping[str, Tensor]) -> bool:

@@ -47,7 +47,7 @@ FAULTS: dict[str, tuple[str, Callable[[State], State]]] = {
     "length": ("a length is not from 3", changed(f"{Y}_cdf_length", filled(0, 2**31 - 1))),
     "fewer": ("64 are needed", changed(f"{Y}_quantized_cdf", lambda value: value[:-1])),
     "fewer offsets": ("8 are needed", changed(f"{Z}_offset", lambda value: value[:-1])),
-    "flat": ("64 are needed", changed(f"{Y}_quantized_cdf", torch.flatten)),
+    "flat": ("they are not one row", changed(f"{Y}_quantized_cdf", torch.flatten)),
     "scale": ("the scales are not positive", changed(f"{Y}scale_table", filled(3, float("inf")))),
     "scale 0": ("the scales are not positive", changed(f"{Y}scale_table", filled(0, 0))),
     "scales": ("the scales are not positive", changed(f"{Y}scale_table", lambda value: value.flip(0))),
@@ -76,9 +76,7 @@ def test_tables_are_made_anew_where_a_checkpoint_holds_none(small_codec: ScaleHy
     assert torch.equal(loaded.gaussian_conditional.quantized_cdf, small_codec.net.gaussian_conditional.quantized_cdf)
 
 
-@pytest.mark.parametrize(
-    "lengths", [[-1, 8], [2**31 - 1, 4], [2, 5], [3, 3], [], [[3, 4]], [3.0, 4.0], [0, 7]], ids=lambda value: str(value)
-)
+@pytest.mark.parametrize("lengths", [[-1, 8], [2**31 - 1, 4], [2, 5], [3, 3], [], [[3, 4]], [3.0, 4.0], [0, 7]], ids=str)
 def test_packed_tables_with_other_lengths_allocate_nothing(lengths: list[int]) -> None:
     with pytest.raises(ValueError, match="damaged coding tables"):
         with_padding(torch.arange(7, dtype=torch.int32), torch.tensor(lengths))
