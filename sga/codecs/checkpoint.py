@@ -92,5 +92,5 @@ def load_state(codec: Codec, state: State, checkpoint: str | Path) -> None:
     own = {key: value for key, value in codec.net.state_dict().items() if key.endswith(CONSTANTS)}
     try:
         codec.net.load_state_dict({**state, **own})
-    except (RuntimeError, KeyError, ValueError) as error:
+    except (RuntimeError, KeyError, ValueError, AttributeError, IndexError, TypeError) as error:
         raise CheckpointError(f"{checkpoint}: weights do not fit {codec_spec(codec)}: {error}") from error

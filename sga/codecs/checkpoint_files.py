@@ -24,10 +24,10 @@ from sga.distortion import DistortionName
 
 CONSTANTS = (".pedestal", ".bound", ".target", ".scale_bound", ".mask")
 """Buffers that come from the code and never from a file: in a half-precision file they have underflowed to 0."""
-PREFIXES = ("codec.net.", "module.", "model.", "network.", "codec.", "net.")
-"""What wrappers put before the names of a model's weights; taken off as often as they are there."""
 COMPILED = "_orig_mod."
 """What torch.compile puts into names, wherever a compiled module is."""
+PREFIXES = (COMPILED, "codec.net.", "module.", "model.", "network.", "codec.", "net.")
+"""What wrappers put before the names of a model's weights; taken off as often as they are there."""
 NESTS = ("state_dict", "network", "model_state_dict", "model", "net", "codec")
 """Keys under which the files of training programs hold the state dict."""
 DEEPEST = 8
@@ -75,10 +75,9 @@ def read_file(path: Path) -> CheckpointFile:
 
 def _without_prefixes(raw: State) -> State:
     """The weights under a model's own names; where they have a prefix, what has none belongs to something else."""
-    raw = {key.replace(COMPILED, ""): value for key, value in raw.items()}
     while prefix := next((prefix for prefix in PREFIXES if any(key.startswith(prefix) for key in raw)), None):
         raw = {key.removeprefix(prefix): value for key, value in raw.items() if key.startswith(prefix)}
-    return raw
+    return {key.replace(COMPILED, ""): value for key, value in raw.items()}
 
 
 def _check_sizes(content: Mapping[Any, Any], path: Path) -> None:
