@@ -25,7 +25,7 @@ class Executes:
 def test_a_training_executes_nothing_of_the_checkpoint_that_it_goes_on_from(zipped: bool, tmp_path: Path) -> None:
     trace, path = tmp_path / "executed", tmp_path / "last.ckpt"
     torch.save({"global_step": 3, "state_dict": {}, "x": Executes(trace)}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match="damaged or no checkpoint of train.py fit"):
+    with pytest.raises(CheckpointError, match="damaged or no checkpoint of train"):
         read_training(path)
     with pytest.raises(SystemExit) as stop:
         train.main(["fit", "--config", "scale_hyperprior/mse_4", "--output", str(tmp_path / "run"), "--resume", str(path)])
