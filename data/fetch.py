@@ -8,8 +8,6 @@ or not at all, and when the command is run again, an interrupted download contin
 known checksums. No checksum of Tecnick's archive is known, so the first download is trusted, apart from the archive's own CRC-32 of
 each image. Every later run of this command checks the images of an archive against the checksums that the first run recorded, and
 Kodak's against the known ones again.
-
-Neither pooch nor torchvision resumes a download, so the standard library does it here.
 """
 
 from __future__ import annotations
@@ -19,23 +17,17 @@ import hashlib
 import sys
 import zipfile
 import zlib
-from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress
 
-from data.named_sets import CHECKSUMS, SETS, NamedSet, check_surplus, folder_of, read_checksums, sha256_of
+from data.named_sets import CHECKSUMS, SETS, NamedSet, check_surplus, folder_of, read_checksums
 from sga.cli import errors_in_one_line
+from sga.download import download, download_progress, sha256_of
 from sga.files import write_atomically
 
 LARGEST_IMAGE = 2**27
 """Largest size in bytes of an unpacked image; an archive with a larger one is refused."""
-BLOCK = 2**18
-"""Bytes read at a time."""
-TIMEOUT = 60
-"""Seconds without data after which a download fails."""
 
 
 def fetch(named: NamedSet, folder: Path, progress: Progress) -> None:
@@ -126,59 +118,6 @@ def unpack(named: NamedSet, archive: Path, folder: Path, recorded: dict[str, str
     return checksums
 
 
-def download(url: str, path: Path, sha256: str | None, progress: Progress) -> None:
-    """Downloads a file; continues from the part that an interrupted attempt left beside ``path``.
-
-    Args:
-        url: Address of the file.
-        path: Path of the file once it is whole and checked.
-        sha256: Expected SHA-256 in hexadecimal digits; ``None`` where it is not known.
-        progress: Progress display.
-
-    Raises:
-        OSError: The server refused, or the connection ended before the file did.
-        ValueError: The checksum is wrong; what was downloaded is deleted.
-    """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        _download_rest(url, part, path.name.lstrip("."), progress)
-    except (OSError, HTTPException) as error:
-        kept = f"; {part.stat().st_size} bytes are kept, run the command again to go on" if part.exists() else ""
-        reason = error.reason if type(error) is URLError else error
-        raise OSError(f"cannot download {url}: {reason}{kept}") from error
-    if sha256 is not None and (found := sha256_of(part)) != sha256:
-        part.unlink()
-        raise ValueError(f"{url} has the SHA-256 {found} and not {sha256}: it was damaged on its way or has changed; it is deleted")
-    part.replace(path)
-
-
-def _download_rest(url: str, part: Path, title: str, progress: Progress) -> None:
-    """Appends the missing bytes to ``part``, or writes it anew where the server does not send ranges."""
-    done = part.stat().st_size if part.exists() else 0
-    headers = {"User-Agent": "sga-lightning", **({"Range": f"bytes={done}-"} if done else {})}
-    try:
-        with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as response:
-            if response.status != 206:
-                done = 0
-            elif not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
-                raise OSError("the server sent another range of bytes than was asked for")
-            length = response.headers.get("Content-Length")
-            total = None if length is None else done + int(length)
-            task = progress.add_task(title, completed=done, total=total)
-            with part.open("ab" if done else "wb") as file:
-                while block := response.read(BLOCK):
-                    file.write(block)
-                    progress.update(task, advance=len(block))
-                size = file.tell()
-    except HTTPError as error:
-        if error.code == 416 and done:  # no bytes after the part: it is of another file, or is whole and was not checked yet
-            part.unlink()
-            return _download_rest(url, part, title, progress)
-        raise
-    if total is not None and size != total:
-        raise OSError(f"the connection ended after {size} of {total} bytes")
-
-
 def _check(path: Path, sha256: str) -> None:
     if sha256_of(path) != sha256:
         raise ValueError(f"{path} is not the set's image of this name (wrong SHA-256): delete it, or choose another -o")
@@ -191,8 +130,7 @@ def main(args: list[str] | None = None) -> int:
     options = parser.parse_args(args)
     named = SETS[options.name]
     folder = options.output or folder_of(named.name)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with errors_in_one_line(), Progress(*columns) as progress:
+    with errors_in_one_line(), download_progress() as progress:
         fetch(named, folder, progress)
     print(f"{named.images} images, checked: {folder}    use them with --data.root {options.output or named.name}")
     return 0

@@ -14,7 +14,7 @@ from reports.runs import Run, refined_runs, shared_images
 from sga.bitstream import decode_image, decode_latents
 from sga.codecs import Quantised
 from sga.images import read_image
-from sga.loading import load_codec
+from sga.loading import LoadedCodec, load_codec
 from sga.runs.folder import BASE_BITSTREAMS, BITSTREAMS, CONFIG, RECONSTRUCTIONS
 
 load_once = lru_cache(maxsize=2)(load_codec)
@@ -54,7 +54,7 @@ def base_image(run: Run, image: str) -> Tensor:
         ValueError: The checkpoint or the file cannot be used.
         OSError: The file is missing.
     """
-    return decode_image(load_once(run.checkpoint), _file(run, BASE_BITSTREAMS, image))
+    return decode_image(*_coded(run, BASE_BITSTREAMS, image))
 
 
 def refined_image(run: Run, image: str) -> Tensor:
@@ -65,7 +65,7 @@ def refined_image(run: Run, image: str) -> Tensor:
         OSError: The file is missing.
     """
     picture = run.path / RECONSTRUCTIONS / f"{image}.png"
-    return read_image(picture) if picture.is_file() else decode_image(load_once(run.checkpoint), _file(run, BITSTREAMS, image))
+    return read_image(picture) if picture.is_file() else decode_image(*_coded(run, BITSTREAMS, image))
 
 
 def file_latents(run: Run, image: str, refined: bool) -> Quantised:
@@ -75,7 +75,7 @@ def file_latents(run: Run, image: str, refined: bool) -> Quantised:
         ValueError: The checkpoint or the file cannot be used.
         OSError: The file is missing.
     """
-    return decode_latents(load_once(run.checkpoint), _file(run, BITSTREAMS if refined else BASE_BITSTREAMS, image))
+    return decode_latents(*_coded(run, BITSTREAMS if refined else BASE_BITSTREAMS, image))
 
 
 def most_different_image(runs: Sequence[Run]) -> str:
@@ -132,5 +132,7 @@ def telling_runs(runs: Sequence[Run], names: Sequence[str] = (), most: int = 2) 
     return sorted(best.values(), key=lambda run: (run.results[0].method != "atanh", loss(run)))[:most]
 
 
-def _file(run: Run, folder: str, image: str) -> bytes:
-    return (run.path / folder / f"{image}.bin").read_bytes()
+def _coded(run: Run, folder: str, image: str) -> tuple[LoadedCodec, bytes]:
+    """The codec of a run and one of its files; where there is no file, no model is read or downloaded for it."""
+    content = (run.path / folder / f"{image}.bin").read_bytes()
+    return load_once(run.checkpoint), content

@@ -29,6 +29,8 @@ import numpy as np
 from reports.classical import read_measurements
 from reports.runs import Run, Study, free_name, method_names
 from sga.codecs.checkpoint import CheckpointError
+from sga.codecs.zoo import ZOO, zoo_model
+from sga.distortion import DistortionName
 from sga.loading import load_codec
 from sga.quality import ALWAYS, METRICS, PLOTTED, Floats, Quality
 from sga.runs.folder import CLASSICAL, IMAGES
@@ -104,12 +106,19 @@ class Model(NamedTuple):
 def model(checkpoint: str) -> Model:
     """Family and lambda of a checkpoint. Where it can no longer be read, the family is its name without the number at the end."""
     try:
+        if checkpoint.startswith(ZOO):  # its name says all, and a report on somebody's run downloads nothing
+            published = zoo_model(checkpoint)
+            return Model(_family(published.architecture, published.distortion), published.lmbda)
         loaded = load_codec(checkpoint)
     except (CheckpointError, OSError):
         name = re.sub(r"([_-]?lmbda)?[_-]?[0-9.]+$", "", re.sub(r"\.(safetensors|ckpt|pth|pt|tar)$", "", checkpoint))
         return Model(Path(name).name, None)
     architecture = loaded.codec.published_as or type(loaded.codec).__name__
-    return Model(f"{architecture} for {'MSE' if loaded.distortion == 'mse' else 'MS-SSIM'}", loaded.lmbda)
+    return Model(_family(architecture, loaded.distortion), loaded.lmbda)
+
+
+def _family(architecture: str, distortion: DistortionName) -> str:
+    return f"{architecture} for {'MSE' if distortion == 'mse' else 'MS-SSIM'}"
 
 
 def study_curves(study: Study) -> list[RateCurve]:

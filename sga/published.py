@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sga.codecs import Codec
-from sga.codecs.checkpoint import LMBDAS
+from sga.codecs.zoo import LMBDAS
 from sga.distortion import DistortionName
 from sga.quality import Quality
 from sga.rate_distortion import Objective

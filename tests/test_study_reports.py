@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import re
 import shutil
@@ -19,12 +20,13 @@ from data.refinement_data import ImageFile
 from reports.__main__ import main
 from reports.curves import curves
 from reports.optimisation import mean_curves
+from reports.points import model
 from reports.probabilities import METHODS, probabilities
 from reports.runs import comparable, read_run, read_study, shared_images
 from reports.tables import Comparison, change, means_table, setting_tables
 from reports.zoomed import place
 from sga.bitstream import decode_latents
-from sga.codecs import ScaleHyperpriorCodec
+from sga.codecs import ScaleHyperpriorCodec, zoo
 from sga.codecs.checkpoint import EMBEDDED, EMBEDDED_PATH
 from sga.codecs.export import export_safetensors
 from sga.coding import code_image
@@ -83,6 +85,27 @@ def test_a_study_is_its_runs_with_what_they_have_finished(tmp_path: Path) -> Non
     assert two.mean("rd_loss", ["b", "c"]) == pytest.approx(1.3) and two.mean("ms_ssim", ["b"]) is None
     assert (one.steps, one.lmbda, one.method) == (10, 0.013, "atanh")
     assert [run.name for run in read_study(tmp_path / "one").runs] == ["one"]
+
+
+def test_a_report_on_somebodys_run_imports_and_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, trace = make_run(tmp_path / "run", {"a": 1.5, "b": 1.6}, checkpoint="zoo:mbt2018/mse/3"), tmp_path / "executed"
+    (run / "foreign_module.py").write_text(f"import os; os.mkdir({str(trace)!r})")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["model"]["rounding"] = {"class_path": "foreign_module.Rounding"}
+    config["data"] |= {"class_path": "foreign_module.Data"}
+    config["trainer"] = {"callbacks": [{"class_path": "foreign_module.Callback"}]}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.chdir(run)
+    monkeypatch.syspath_prepend(run)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    asked: list[object] = []
+    monkeypatch.setattr(zoo, "download", lambda *arguments: asked.append(arguments))
+    main([str(run), "-o", str(tmp_path / "report")])
+    assert (tmp_path / "report/index.html").is_file()
+    assert model("zoo:mbt2018/mse/3") == ("mbt2018 for MSE", 0.0067) and model("zoo:mbt2018/mse/9").lmbda is None
+    assert not asked and not trace.exists() and not (tmp_path / "torch").exists()
+    importlib.import_module("foreign_module")
+    assert trace.exists(), "importing the module would have left no trace"
 
 
 def test_runs_of_other_lambdas_or_photographs_do_not_compare(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save
 
 from sga.codecs.base import Codec
-from sga.codecs.checkpoint import CDF, CDF_LENGTH, CONSTANTS, State, without_padding
+from sga.codecs.checkpoint_files import CONSTANTS, State
+from sga.codecs.tables import CDF, CDF_LENGTH, without_padding
 
 
 def export_safetensors(codec: Codec, path: Path, metadata: Mapping[str, str]) -> None:

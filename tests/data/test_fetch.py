@@ -16,6 +16,7 @@ import refine
 from data import fetch
 from data.named_sets import SETS, NamedSet, images_of
 from data.training_data import TrainingDataModule
+from sga.download import download
 from sga.images import write_image
 
 QUIET = Progress(disable=True)
@@ -141,6 +142,23 @@ def test_a_wrong_checksum_leaves_no_file(server: Server, tmp_path: Path) -> None
         fetch.fetch(named, tmp_path, QUIET)
     assert contents(tmp_path) == {"a.png": IMAGES["a.png"]}
     assert not (tmp_path / "SHA256SUMS").exists()
+
+
+def test_the_first_digits_of_a_checksum_are_checked_too(server: Server, tmp_path: Path) -> None:
+    server.files = dict(IMAGES)
+    digits = sha256(IMAGES["a.png"])[:8]
+    download(server.url("a.png"), tmp_path / "a.png", digits, QUIET)
+    with pytest.raises(ValueError, match=rf"b\.png has the SHA-256 .* and not {digits}"):
+        download(server.url("b.png"), tmp_path / "b.png", digits, QUIET)
+    assert contents(tmp_path) == {"a.png": IMAGES["a.png"]}
+
+
+def test_a_planted_link_is_not_written_through(server: Server, tmp_path: Path) -> None:
+    server.files = dict(IMAGES)
+    (tmp_path / "mine").write_bytes(b"mine")
+    (tmp_path / ".a.png.part").symlink_to(tmp_path / "mine")
+    download(server.url("a.png"), tmp_path / "a.png", sha256(IMAGES["a.png"]), QUIET)
+    assert contents(tmp_path) == {"a.png": IMAGES["a.png"], "mine": b"mine"}
 
 
 def test_a_missing_file_is_one_line_and_code_2(
