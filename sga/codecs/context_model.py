@@ -54,6 +54,7 @@ class ContextModelCodec(MeanScaleHyperpriorCodec):
     net: JointAutoregressiveHierarchicalPriors
     architecture = JointAutoregressiveHierarchicalPriors
     adaptable = False
+    settles = False  # a bound through the recursion of the means would be too wide to settle anything
 
     def __init__(self, N: int = 192, M: int = 192) -> None:
         super().__init__(N, M)

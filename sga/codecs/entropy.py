@@ -40,13 +40,21 @@ def medians(model: EntropyBottleneck, dtype: torch.dtype) -> Tensor:
     return model.quantiles[:, 0, 1].detach().to(dtype).view(1, -1, 1, 1)
 
 
+def table_borders(model: GaussianConditional, nearest: bool = False) -> Tensor:
+    """Scales between which each coding table is used, ascending, float64 on the CPU.
+
+    Args:
+        model: With its scale table.
+        nearest: Whether a scale takes the nearest table on a log grid, which costs fewer bits, or, as in CompressAI, the first
+            whose scale is not below it.
+    """
+    scales = model.scale_table.detach().double().cpu()
+    return (scales[:-1] * scales[1:]).sqrt() if nearest else scales[:-1]
+
+
 def table_indexes(model: GaussianConditional, scales: Tensor, nearest: bool = False) -> Tensor:
-    """Index of the coding table of each scale: the first whose scale is not below it, as in CompressAI, or the nearest on a log
-    grid, which costs fewer bits. int32, the shape of ``scales``."""
-    borders = model.scale_table.to(scales)[:-1]
-    if nearest:
-        borders = (borders * model.scale_table.to(scales)[1:]).sqrt()
-    return torch.bucketize(scales, borders).int()
+    """Index of the coding table of each scale; see :func:`table_borders`. int32, the shape of ``scales``."""
+    return torch.bucketize(scales, table_borders(model, nearest).to(scales)).int()
 
 
 def channel_indexes(symbols: Tensor) -> Tensor:

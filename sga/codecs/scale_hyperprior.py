@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import torch
 from compressai.models import ScaleHyperprior
 from torch import Tensor, nn
 
-from sga.codecs.adaptation import Adaptation
+from sga.codecs.adaptation import LOWEST_SCALE, Adaptation
 from sga.codecs.base import Codec, Round
-from sga.codecs.entropy import channel_indexes, compress, decompress, factorised_bits, gaussian_bits, medians, table_indexes
+from sga.codecs.entropy import (
+    channel_indexes,
+    compress,
+    decompress,
+    factorised_bits,
+    gaussian_bits,
+    medians,
+    table_borders,
+    table_indexes,
+)
 from sga.codecs.latents import Latents, Prior, Quantised
+from sga.codecs.reproducible import UNIT, ambiguous, settle, with_error_bound
 
 
 class ScaleHyperpriorCodec(Codec):
@@ -32,6 +44,8 @@ class ScaleHyperpriorCodec(Codec):
     published_as = "bmshj2018-hyperprior"
     net: ScaleHyperprior
     architecture: type[ScaleHyperprior] = ScaleHyperprior
+    settles = True
+    """Whether :meth:`encode` moves a symbol of z where a scale is too close to a table's border for float64 to tell."""
     predicted = 1
     """Numbers that the hyperprior predicts for each element of y."""
 
@@ -92,9 +106,12 @@ class ScaleHyperpriorCodec(Codec):
     def encode(self, quantised: Quantised) -> list[bytes]:
         assert quantised.z_hat is not None
         offsets = medians(self.net.entropy_bottleneck, torch.float64).cpu()
-        symbols_z = torch.round(quantised.z_hat.double().cpu() - offsets)
         adaptation = quantised.adaptations[0] if quantised.adaptations else None
         gain = None if quantised.gain is None else float(quantised.gain)
+        symbols_z = torch.round(quantised.z_hat.double().cpu() - offsets)
+        if self.settles:
+            found = partial(self._ambiguous, offsets=offsets, gain=gain, adaptation=adaptation)
+            symbols_z = settle(symbols_z, found, self.stride // self.y_stride)
         return [
             self.encode_y(quantised.y_hat.double().cpu(), self._predict(symbols_z + offsets, gain), adaptation),
             compress(self.net.entropy_bottleneck, symbols_z, channel_indexes(symbols_z)),
@@ -156,12 +173,27 @@ class ScaleHyperpriorCodec(Codec):
     def _predict(self, z_hat: Tensor, gain: float | None = None) -> Tensor:
         """The output of the hyper-synthesis for ``z_hat``, times the gain where there is one, in float64 on the CPU.
 
-        In float64 two machines differ by some 1e-15, and a scale that close to a border between two tables does not occur
-        in practice; in fp32 two machines would disagree on some photographs.
+        In fp32 two machines would disagree on the tables of some photographs; in float64, :meth:`encode` sees to it.
         """
-        weights = {name: value.detach().double().cpu() for name, value in self.net.h_s.named_parameters()}
-        predicted = cast(Tensor, torch.func.functional_call(self.net.h_s, weights, z_hat))
+        predicted = cast(Tensor, self._hyper_synthesis()(z_hat))
         return predicted if gain is None else predicted * gain
+
+    def _hyper_synthesis(self) -> nn.Module:
+        """h_s in float64 on the CPU."""
+        return copy.deepcopy(self.net.h_s).double().cpu()
+
+    def _ambiguous(self, symbols_z: Tensor, offsets: Tensor, gain: float | None, adaptation: Adaptation | None) -> Tensor:
+        """Which scales of y, ``[1, M, H/16, W/16]``, another machine may find at the other side of a table's border."""
+        predicted, bound = with_error_bound(self._hyper_synthesis(), symbols_z + offsets)
+        if gain is not None:
+            predicted, bound = predicted * gain, bound * gain
+        scales, bound = self.prior(predicted).scales, self.prior(bound).scales
+        if adaptation is not None:
+            # The factor is the same for both but for the last digits of exp; the lowest scale is exact.
+            bound = bound * (adaptation.scales(scales) / scales.clamp(min=LOWEST_SCALE))
+            scales = adaptation.scales(scales)
+        borders = table_borders(self.net.gaussian_conditional, nearest=adaptation is not None)
+        return ambiguous(scales, bound + 8 * UNIT * scales.abs(), borders)
 
     def _coding_prior(self, predicted: Tensor, adaptation: Adaptation | None) -> tuple[Tensor, Tensor]:
         """For y: int32 indexes of the coder's tables ``[1, M, H/16, W/16]``, and the means about which its symbols are counted."""
