@@ -26,7 +26,8 @@ from urllib.request import Request, urlopen
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from data.named_sets import CHECKSUMS, SETS, NamedSet, check_surplus, folder_of, read_checksums, sha256_of
+from data.folders import CHECKSUMS
+from data.named_sets import SETS, NamedSet, check_surplus, folder_of, read_checksums, sha256_of
 from sga.cli import errors_in_one_line
 from sga.files import write_atomically
 

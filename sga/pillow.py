@@ -5,18 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sga.names import escaped
 
 MAX_PIXELS = 10**8
 """Largest number of pixels of an image that is decoded, unless the environment variable :data:`LIMIT_VARIABLE` says otherwise."""
 LIMIT_VARIABLE = "SGA_MAX_PIXELS"
+PLUGINS = {
+    ".heic": ("pillow_heif", "pillow-heif"),
+    ".heif": ("pillow_heif", "pillow-heif"),
+    ".jxl": ("pillow_jxl", "pillow-jxl-plugin"),
+}
+"""Module and package that read a format which Pillow does not, by the ending."""
 ORIENTATION = 0x0112
 """EXIF tag of the orientation, 1 ... 8."""
 _TURNS = {
@@ -46,6 +55,11 @@ def reading(name: str | Path) -> Iterator[None]:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"cannot read {escaped(name)} as an image: {_too_large()}") from error
+    except UnidentifiedImageError as error:
+        plugin = PLUGINS.get(Path(name).suffix.lower())
+        if plugin is None or find_spec(plugin[0]):
+            raise ImageError(f"cannot read {escaped(name)} as an image: its content is of no known format") from error
+        raise ImageError(f"cannot read {escaped(name)} as an image: pip install {plugin[1]}") from error
     except Exception as error:
         reason = str(error) if isinstance(error, (OSError, ValueError, SyntaxError)) else ""
         raise ImageError(
@@ -61,6 +75,7 @@ def opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
         ImageError: The file is missing, damaged, not an image, or has more pixels than the limit; also for errors in the context.
     """
     with reading(path):
+        _add_formats()
         limit = max_pixels()
         if Image.MAX_IMAGE_PIXELS is not None:  # Pillow warns at its own limit and refuses at twice that
             Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, limit)
@@ -69,6 +84,18 @@ def opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
             if width * height > limit:
                 raise ValueError(f"{width} x {height} pixels, {_too_large()}")
             yield file
+
+
+@cache
+def _add_formats() -> None:
+    """Adds the formats of installed plugins to Pillow."""
+    for module in sorted({module for module, _ in PLUGINS.values()}):
+        try:
+            plugin = import_module(module)
+        except ImportError:  # missing, or it does not fit this machine
+            continue
+        if hasattr(plugin, "register_heif_opener"):  # the other registers itself
+            plugin.register_heif_opener()
 
 
 def max_pixels() -> int:
