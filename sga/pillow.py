@@ -163,7 +163,7 @@ def upright(file: Image.Image) -> Image.Image:
 def _orientation(file: Image.Image) -> int:
     """EXIF orientation, 1 ... 8; 1, upright, where it is missing or unreadable."""
     try:
-        found = file.getexif().get(ORIENTATION)
+        found = file.getexif().get(ORIENTATION, 1)
         return int(found) if found in range(1, 9) else 1
     except Exception:  # EXIF of a wrong type raises anything
         return 1
