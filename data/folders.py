@@ -115,7 +115,7 @@ def report_passed_over(root: Path, passed: Counter[str]) -> None:
     _reported.add(line)
     from pytorch_lightning.utilities import rank_zero_only  # slow to import
 
-    if not rank_zero_only.rank:
+    if not getattr(rank_zero_only, "rank", 0):
         print(line, file=sys.stderr)
 
 

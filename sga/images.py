@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from sga.pillow import ImageError, opened, reading, rgb, upright_size
+from sga import pillow
 
 ImageLike = str | PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor
 """Types that the package accepts as a photograph; see :func:`to_image`."""
 
 ACCEPTED = "give a path, a PIL image, a uint8 array [H, W, 3] or [H, W], or a uint8 tensor [3, H, W]"
 """End of the error messages of :func:`to_image`."""
+
+ImageError = pillow.ImageError
+"""Error for a source that cannot be read as an image."""
 
 LOSSLESS = (".png", ".bmp", ".ppm", ".tif", ".tiff")
 """Endings of the formats that are written without loss."""
@@ -37,8 +40,8 @@ def to_image(source: ImageLike) -> Tensor:
     if isinstance(source, (str, PathLike)):
         return read_image(Path(source))
     if isinstance(source, Image.Image):
-        with reading("the PIL image"):  # its file is read now
-            return _to_tensor(rgb(source))
+        with pillow.reading("the PIL image"):  # its file is read now
+            return _to_tensor(pillow.rgb(source))
     if not isinstance(source, (np.ndarray, Tensor)):
         raise ImageError(f"no image: {type(source).__name__}; {ACCEPTED}")
     kind, shape = type(source).__name__, list(source.shape)
@@ -68,8 +71,8 @@ def read_image(path: Path, content: bytes | None = None) -> Tensor:
     Raises:
         ImageError: The file is missing, damaged, not an image, or has more than :func:`sga.pillow.max_pixels` pixels.
     """
-    with opened(path, content) as file:
-        return _to_tensor(rgb(file))
+    with pillow.opened(path, content) as file:
+        return _to_tensor(pillow.rgb(file))
 
 
 def image_size(path: Path, content: bytes | None = None) -> tuple[int, int]:
@@ -78,8 +81,8 @@ def image_size(path: Path, content: bytes | None = None) -> tuple[int, int]:
     Raises:
         ImageError: The file is missing, damaged, not an image, or has more than :func:`sga.pillow.max_pixels` pixels.
     """
-    with opened(path, content) as file:
-        return upright_size(file)
+    with pillow.opened(path, content) as file:
+        return pillow.upright_size(file)
 
 
 def _to_tensor(pixels: NDArray[np.uint8]) -> Tensor:

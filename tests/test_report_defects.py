@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
 import yaml
 
@@ -15,6 +16,7 @@ from lightning_modules.hparams import SETTINGS, settings_row
 from lightning_modules.refinement_module import RefinementModule
 from reports import compressai_json, optimisation, tables
 from reports.__main__ import main
+from reports.figures import save, style
 from reports.photographs import telling_runs
 from reports.points import study_curves
 from reports.runs import comparable, method_names, read_study
@@ -186,3 +188,11 @@ def test_a_report_counts_what_the_summary_covers_and_names_the_rest(tmp_path: Pa
     summarise(run, [], "f")
     with pytest.raises(ValueError, match=r"results\.csv covers none of its 3 results: run refine\.py again"):
         read_study(run)
+
+
+def test_a_name_is_not_mathematics_in_figures(tmp_path: Path) -> None:
+    with style():
+        figure = plt.figure()
+        figure.suptitle("cost $x_{ of $ signs")
+        save(figure, tmp_path / "figure", ("a",), [(1,)])
+    assert (tmp_path / "figure.png").stat().st_size > 0
