@@ -18,7 +18,6 @@ MESSAGES = (
     r".*is not supported by the model summary.*",
     r".*Total length of `list` across ranks is zero.*",
     r".*but have passed in a `LightningDataModule`.*",
-    r"Image size .* exceeds limit of .*",  # the project has a limit of its own, which is an error of the image
     r".*args parameter is intended to run from within Python.*",  # the commands hand their own arguments on
 )
 

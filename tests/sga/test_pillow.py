@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -109,6 +111,7 @@ def test_whatever_a_reader_raises_is_an_error_of_the_image(
         read_image(path)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_bomb_is_refused_by_the_size_in_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "bomb.png"
     empty_png(path, 13000)
@@ -121,6 +124,15 @@ def test_a_bomb_is_refused_by_the_size_in_its_header(tmp_path: Path, monkeypatch
     empty_png(path, 65000)
     with pytest.raises(ImageError, match=r"bomb\.png .*more than the limit of 169000000"):  # Pillow's own refusal
         read_image(path)
+
+
+def test_a_bomb_is_one_line_of_a_command(tmp_path: Path) -> None:
+    empty_png(tmp_path / "bomb.png", 13000)
+    command = [sys.executable, "-m", "data.shards", tmp_path, "-o", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "Warning" not in done.stderr
+    left_out, error = done.stderr.splitlines()
+    assert "bomb.png" in left_out and LIMIT_VARIABLE in left_out and error == "error: none of the images can be read"
 
 
 def test_the_limit_is_inclusive_and_a_bad_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
