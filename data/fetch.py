@@ -21,7 +21,8 @@ from pathlib import Path, PurePosixPath
 
 from rich.progress import Progress
 
-from data.named_sets import CHECKSUMS, SETS, NamedSet, check_surplus, folder_of, read_checksums
+from data.folders import CHECKSUMS
+from data.named_sets import SETS, NamedSet, check_surplus, folder_of, read_checksums
 from sga.cli import errors_in_one_line
 from sga.download import download, download_progress, sha256_of
 from sga.files import write_atomically

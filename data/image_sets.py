@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+import posixpath
 import tarfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 
-from data.folders import EXTENSIONS, find_images
+from data.folders import EXTENSIONS, SHARD, folder_given, is_hidden, kind_of, no_images, report_passed_over, search
 from sga.images import ImageError, image_size, read_image
+from sga.names import escaped
 
-SHARD = ".tar"
-JPEG = (".jpg", ".jpeg")
+JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+MOST_LINKS = 40
+"""Links in a shard that are followed one after another, as many as Linux follows."""
 
-Root = dict[str, float] | list[Path] | Path
+# Strings, since a Path would make the present folder of an empty one.
+Root = dict[str, float] | list[str | Path] | str | Path
 """Training images: a folder or shard, several, or several with their weights."""
 
 
@@ -66,7 +71,7 @@ class ImageSource:
                 shard.seek(self.offset)
                 return shard.read(self.length)
         except OSError as error:
-            raise ImageError(f"cannot read {self.path}: {error}") from error
+            raise ImageError(f"cannot read {escaped(self.path)}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -90,15 +95,15 @@ def image_sets(root: Root) -> list[ImageSet]:
         ValueError: No folder is named, or a weight is not above 0.
         ImageError: A shard cannot be read.
     """
-    if not root and not isinstance(root, Path):
+    if not root and not isinstance(root, (str, Path)):
         raise ValueError("data.root names no folder")
     if not isinstance(root, dict):
         roots = root if isinstance(root, list) else [root]
-        return [ImageSet([image for path in roots for image in list_images(Path(path))])]
+        return [ImageSet([image for path in roots for image in list_images(folder_given(path))])]
     for path, weight in root.items():
         if not (math.isfinite(weight) and weight > 0):
             raise ValueError(f"the weight of {path} in data.root must be a number above 0, not {weight}")
-    return [ImageSet(list_images(Path(path)), weight) for path, weight in root.items()]
+    return [ImageSet(list_images(folder_given(path)), weight) for path, weight in root.items()]
 
 
 def list_images(root: Path) -> list[ImageSource]:
@@ -109,34 +114,65 @@ def list_images(root: Path) -> list[ImageSource]:
         ValueError: A folder holds shards and image files.
         ImageError: A shard cannot be read.
     """
-    shards = [root] if root.suffix == SHARD and root.is_file() else sorted(root.rglob(f"*{SHARD}"))
-    if not shards:
-        return [ImageSource(path) for path in find_images(root)]
-    if root.is_dir() and any(path.suffix.lower() in EXTENSIONS for path in root.rglob("*")):
-        raise ValueError(f"{root} holds both shards (such as {shards[0].name}) and image files: name them apart in --data.root")
-    images = index_shards(shards)
+    if root.is_file():
+        if root.suffix.lower() != SHARD:
+            return [ImageSource(root)]
+        images, passed = index_shards([root])
+    else:
+        found = search(root)
+        if found.images and found.shards:
+            first = escaped(found.shards[0].name)
+            raise ValueError(f"{escaped(root)} holds both shards (such as {first}) and image files: name them apart in --data.root")
+        images, passed = index_shards(found.shards)
+        images += [ImageSource(path) for path in found.images]
+        passed.update(found.passed)
+    report_passed_over(root, passed)
     if not images:
-        raise FileNotFoundError(f"no images in the shards of {root} (looked for {' '.join(sorted(EXTENSIONS))})")
+        raise no_images(f"in {escaped(root)}")
     return images
 
 
-def index_shards(shards: Sequence[Path]) -> list[ImageSource]:
-    """Images of WebDataset shards, in their order; only the headers of the members are read.
+def index_shards(shards: Sequence[Path]) -> tuple[list[ImageSource], Counter[str]]:
+    """Images of WebDataset shards, in their order, and the numbers of other members by their kind; only headers are read.
+
+    The rule is that of :func:`data.folders.search`; links within a shard stand for the members that they name.
 
     Raises:
         ImageError: A shard is compressed, damaged, truncated, or not a tar file.
     """
     with ThreadPoolExecutor(8) as pool:
-        return [image for images in pool.map(_index_shard, shards) for image in images]
+        indexed = list(pool.map(_index_shard, shards))
+    return [image for images, _ in indexed for image in images], sum((passed for _, passed in indexed), Counter())
 
 
-def _index_shard(shard: Path) -> list[ImageSource]:
+def _index_shard(shard: Path) -> tuple[list[ImageSource], Counter[str]]:
     try:
         with tarfile.open(shard, "r:") as file:
-            return [
-                ImageSource(shard, member.name, member.offset_data, member.size)
-                for member in file
-                if member.isfile() and Path(member.name).suffix.lower() in EXTENSIONS
-            ]
+            members = [member for member in file if not member.isdir()]
     except (OSError, tarfile.TarError) as error:
-        raise ImageError(f"cannot read {shard} as an uncompressed tar file ({error}): make or copy it anew") from error
+        raise ImageError(f"cannot read {escaped(shard)} as an uncompressed tar file ({error}): make or copy it anew") from error
+    by_name = {posixpath.normpath(member.name): member for member in members}
+    images: list[ImageSource] = []
+    passed: Counter[str] = Counter()
+    for member in members:
+        path, target = PurePosixPath(member.name), _target(member, by_name)
+        if any(is_hidden(part) for part in path.parts if part != ".."):
+            passed["hidden"] += 1
+        elif target is None:
+            passed["broken link"] += 1
+        elif path.suffix.lower() in EXTENSIONS and target.isfile():
+            images.append(ImageSource(shard, member.name, target.offset_data, target.size))
+        else:
+            passed[kind_of(path)] += 1
+    return images, passed
+
+
+def _target(member: tarfile.TarInfo, by_name: Mapping[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
+    """The member that holds a member's bytes: itself, or where its links lead; ``None`` where they lead nowhere."""
+    target: tarfile.TarInfo | None = member
+    for _ in range(MOST_LINKS):
+        if target is None or not (target.issym() or target.islnk()):
+            return target
+        folder = posixpath.dirname(target.name) if target.issym() else ""  # a hard link names the member itself
+        target = by_name.get(posixpath.normpath(posixpath.join(folder, target.linkname)))
+    return None

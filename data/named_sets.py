@@ -16,12 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from data.folders import find_images
+from data.folders import CHECKSUMS, find_images, folder_given
 
 FOLDER_VARIABLE = "SGA_DATA"
 """Environment variable that names the folder of the sets."""
-CHECKSUMS = "SHA256SUMS"
-"""Name of the file beside the images that :mod:`data.fetch` writes."""
 LISTED = 5
 """Largest number of files that a message names."""
 
@@ -110,11 +108,11 @@ def images_of(root: str | Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: There is no such file or folder, it holds no image, or the set has not been fetched.
-        ValueError: The set is incomplete, or its folder holds other images too.
+        ValueError: ``root`` is empty, the set is incomplete, or its folder holds other images too.
     """
-    named = SETS.get(str(root))
-    if named is None or Path(root).exists():
-        return find_images(Path(root))
+    named, given = SETS.get(str(root)), folder_given(root)
+    if named is None or given.exists():
+        return find_images(given)
     folder = folder_of(named.name)
     if not folder.is_dir():
         raise FileNotFoundError(

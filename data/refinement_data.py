@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from data.folders import unique_names
+from data.folders import folder_given, unique_names
 from data.named_sets import images_of
 from data.samples import sample_paths
 from sga.download import sha256_of
@@ -88,7 +88,8 @@ class RefinementDataModule(pl.LightningDataModule):
         shard: Share of this process among N independent ones, ``I/N`` with I from 0: every N-th image, from the I-th on.
 
     Raises:
-        ValueError: ``batch_size`` or ``limit`` is below 1, ``shard`` is not ``I/N``, or a named set is incomplete.
+        ValueError: ``batch_size`` or ``limit`` is below 1, ``root`` is empty, ``shard`` is not ``I/N``, or a named set is
+            incomplete.
         FileNotFoundError: ``root`` does not exist, holds no image or has not been fetched.
     """
 
@@ -98,7 +99,7 @@ class RefinementDataModule(pl.LightningDataModule):
         super().__init__()
         if batch_size < 1 or (limit is not None and limit < 1):
             raise ValueError("data.batch_size and data.limit must be at least 1")
-        self.paths = sample_paths() if root == SAMPLES else outside_runs(images_of(root), Path(root))
+        self.paths = sample_paths() if root == SAMPLES else outside_runs(images_of(root), folder_given(root))
         self.finished: frozenset[str] = frozenset()
         self.batch_size, self.limit, self.workers = batch_size, limit, workers
         self.shard = parse_shard(shard) if shard is not None else None

@@ -15,8 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from data.folders import find_images
-from data.image_sets import SHARD
+from data.folders import SHARD, find_images, folder_given
 from sga.images import ImageError, read_image
 
 CHUNK = 256
@@ -105,12 +104,12 @@ def main(args: list[str] | None = None) -> int:
     from sga.cli import errors_in_one_line
 
     parser = argparse.ArgumentParser(prog="python -m data.shards", description=__doc__)
-    parser.add_argument("input", type=Path, metavar="DIR", help="folder of images, searched at any depth")
+    parser.add_argument("input", metavar="DIR", help="folder of images, searched at any depth")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder of the shards; empty or not there")
     parser.add_argument("--images_per_shard", type=int, default=1000, help="most images per shard (default: 1000)")
     options = parser.parse_args(args)
     with errors_in_one_line():
-        left_out = write_shards(find_images(options.input), options.output, options.images_per_shard)
+        left_out = write_shards(find_images(folder_given(options.input)), options.output, options.images_per_shard)
     if left_out:
         print(f"{left_out} images left out, see above", file=sys.stderr)
     return 1 if left_out else 0

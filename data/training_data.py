@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data.crops import ContiguousSampler, CropPlan, RandomCrops
-from data.folders import unique_names
+from data.folders import folder_given, unique_names
 from data.image_sets import Root, image_sets
 from data.memory import CropsInMemory
 from data.named_sets import images_of
@@ -79,13 +79,14 @@ class TrainingDataModule(pl.LightningDataModule):
     Raises:
         ValueError: A number is out of range, or the images that a command needs are not given.
         FileNotFoundError: A folder does not exist or holds no image.
+        ImageError: No image of a set can be read.
     """
 
     def __init__(
         self,
         root: Root | None = None,
-        valid: Path | None = None,
-        test: Path | None = None,
+        valid: str | Path | None = None,
+        test: str | Path | None = None,
         crop_size: int = 256,
         batch_size: int = 16,
         steps_per_epoch: int = 1000,
@@ -102,8 +103,9 @@ class TrainingDataModule(pl.LightningDataModule):
             raise ValueError("data.batch_size and data.steps_per_epoch must be at least 1, data.workers and data.seed at least 0")
         if not 0 < min_scale <= 1:
             raise ValueError(f"data.min_scale must be above 0 and at most 1, not {min_scale}")
-        self.root, self.valid = root, valid and Path(valid)
-        self.test = Path(test) if test else self.valid
+        self.root = root
+        self.valid = None if valid is None else folder_given(valid)
+        self.test = self.valid if test is None else folder_given(test)
         self.crop_size, self.batch_size, self.steps_per_epoch = crop_size, batch_size, steps_per_epoch
         self.min_scale, self.workers, self.in_memory, self.seed = min_scale, workers, in_memory, seed
         self.test_paths: list[Path] = []
@@ -123,6 +125,7 @@ class TrainingDataModule(pl.LightningDataModule):
             self.test_names = unique_names(self.test_paths)
         elif self.valid:
             self.valid_paths = images_of(self.valid)
+            _check_that_one_is_readable(self.valid_paths)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Crops of training, from the first that the run has not used; :meth:`on_after_batch_transfer` makes ``[B, 3, S, S]``."""
@@ -187,6 +190,18 @@ class TrainingDataModule(pl.LightningDataModule):
     def _ranks_here(self) -> int:
         """Number of ranks that share the memory of the device."""
         return self.trainer.num_devices if self.trainer and self._device.type == "cpu" else 1
+
+
+def _check_that_one_is_readable(paths: Sequence[Path]) -> None:
+    """Raises ImageError where none of the validation images can be read: the run would have no loss to choose its best by."""
+    first: ImageError | None = None
+    for path in paths:
+        try:
+            read_image(path)
+            return
+        except ImageError as error:
+            first = first or error
+    raise ImageError(f"none of the {len(paths)} validation images can be read; the first: {first}")
 
 
 def _cpus() -> int:

@@ -50,6 +50,7 @@ STYLE: Any = {  # matplotlib's type names every key
     "grid.color": "#dddddd",
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "text.parse_math": False,  # names of images and runs may hold a $
     "svg.hashsalt": "reports",  # the same figure is the same file
     "savefig.dpi": 200,
 }

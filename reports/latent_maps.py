@@ -49,7 +49,7 @@ def draw_latents(run: Run, image: str, path: Path) -> list[Path]:
     rows: list[tuple[object, ...]] = []
     pictures = {}
     for name, channel in channels.items():
-        pictures[name] = draw_channel(channel, to_float(decoded[name]), r"$\hat{y}$", list(channels.values()))
+        pictures[name] = draw_channel(channel, to_float(decoded[name]), "ŷ", list(channels.values()))
         maps = [None if values is None else values.tolist() for values in (channel.means, channel.scales, channel.whitened)]
         for i, of_row in enumerate(channel.y.tolist()):
             rows += [(name, number, i, j, y, *(values and values[i][j] for values in maps)) for j, y in enumerate(of_row)]
@@ -60,7 +60,7 @@ def draw_latents(run: Run, image: str, path: Path) -> list[Path]:
         every = [(name, *panel) for name, of_name in pictures.items() for panel in of_name.values()]
         for axes, (name, caption, pixels) in zip(panels, every, strict=True):
             axes.imshow(pixels.permute(1, 2, 0).numpy(), interpolation="nearest")
-            axes.set_title((name if caption == "image" else caption).replace("sigma", r"$\sigma$"), fontsize=7)
+            axes.set_title((name if caption == "image" else caption).replace("sigma", "\N{GREEK SMALL LETTER SIGMA}"), fontsize=7)
             axes.set_axis_off()
     return save(figure, path, ("file", "channel", "row", "column", "y_hat", "mu", "sigma", "normalised"), rows)
 

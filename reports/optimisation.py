@@ -15,7 +15,7 @@ from reports.section import Drawing, Options, Section, file_name, over_images, s
 
 PANELS = {
     "true/rd_loss": "true R-D loss",
-    "gap": "method's loss $-$ true loss",
+    "gap": "method's loss - true loss",
     "true/psnr_db": "PSNR (dB)",
     "true/bpp": "bits per pixel",
 }

@@ -12,7 +12,7 @@ from reports import bd_tables, latent_maps, optimisation, probabilities, rd_curv
 from reports.runs import Study, method_names, relative
 from reports.section import Drawing, Options, Section
 from sga.files import write_atomically
-from sga.runs.folder import REPORT_PAGE
+from sga.runs.folder import REPORT_PAGE, RESULTS
 
 SECTIONS: list[Callable[[Study, Options], Section]] = [
     tables.section,
@@ -47,6 +47,9 @@ def write_report(study: Study, options: Options) -> tuple[Path, list[str]]:
     for run in study.runs:
         if run.damaged:
             left_out.append(f"{len(run.damaged)} images of {run.name}: damaged results, or of an older version")
+        if run.outside:
+            found = f"{len(run.outside)} images of {run.name} that its {RESULTS} does not cover"
+            left_out.append(f"{found} (renamed, or the job was stopped; run it again): {', '.join(run.outside)}")
     sections: list[Section] = []
     for make in SECTIONS:
         part = make.__module__.rsplit(".", 1)[-1]

@@ -87,8 +87,8 @@ def draw_probabilities(path: Path, taus: Sequence[float] = TAUS) -> list[Path]:
                     axes.plot(value, of_candidate, label=name if candidate == 0 else None, **look)
                     points = zip(value.tolist(), of_candidate.tolist(), strict=True)
                     rows += [(name, classes, tau, round(v, 6), candidate, p) for v, p in points]
-            axes.set(title=f"{'two' if classes == 2 else 'three'} classes, $\\tau$ = {tau:g}", ylim=(-0.03, 1.03))
-            axes.set(xlabel="value $v$")
+            axes.set(title=f"{'two' if classes == 2 else 'three'} classes, τ = {tau:g}", ylim=(-0.03, 1.03))
+            axes.set(xlabel="value v")
         for first in panels[:: len(taus)]:
             first.set_ylabel("probability")
         legend_below(figure, panels[0], len(METHODS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from collections.abc import Container, Mapping, Sequence
@@ -17,7 +18,7 @@ import yaml
 from sga.codecs.checkpoint import EMBEDDED, EMBEDDED_PATH
 from sga.quality import present
 from sga.refinement.target import Target
-from sga.runs.folder import CONFIG, is_run, names_with_results
+from sga.runs.folder import CONFIG, RESULTS, is_run, names_with_results
 from sga.runs.results import ImageResult, read_result
 
 
@@ -33,6 +34,7 @@ class Run:
         sources: SHA-256 of each original's file, by image.
         model_hash: Hash of the codec's weights; ``None`` where no result has it.
         damaged: Names of images whose result file cannot be read, or lacks a column that every version writes.
+        outside: Names of images with a result file that ``results.csv`` does not cover: the job has renamed them, or was stopped.
         target: Target of every file, if any; each image then has a lambda of its own, and R-D losses cannot be compared.
     """
 
@@ -43,6 +45,7 @@ class Run:
     sources: Mapping[str, str]
     model_hash: str | None
     damaged: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
     target: Target | None = None
 
     @cached_property
@@ -127,7 +130,7 @@ class Study:
 
 
 def read_run(path: Path) -> Run:
-    """The run in a folder, with its finished images.
+    """The run in a folder, with its finished images: those of ``results.csv``, or all where it is not written yet.
 
     Raises:
         ValueError: The folder does not hold a run, or none of its images is finished.
@@ -143,16 +146,30 @@ def read_run(path: Path) -> Run:
         raise ValueError(f"{path / CONFIG} is not that of a run of refine.py") from None
     if not (isinstance(class_path, str) and isinstance(checkpoint, str)):
         raise ValueError(f"{path / CONFIG} does not name a method and a checkpoint")
-    found = {name: read_result(path, name) for name in sorted(names_with_results(path))}
+    names = names_with_results(path)
+    covered = _names_in_table(path)
+    outside = () if covered is None else tuple(sorted(names - covered))
+    found = {name: read_result(path, name) for name in sorted(names.difference(outside))}
     whole = {name: entry for name, entry in found.items() if entry is not None}
     damaged = tuple(name for name, entry in found.items() if entry is None)
     if not whole:
+        if outside and not damaged:
+            raise ValueError(f"{path}: its {RESULTS} covers none of its {len(outside)} results: run refine.py again")
         detail = f"{len(damaged)} result files are damaged or of an older version" if damaged else "no image is finished yet"
         raise ValueError(f"{path} ({class_path.rsplit('.', 1)[-1]}): {detail}")
     results = tuple(result for result, _ in whole.values())
     sources = {name: str(content.get("source", "")) for name, (_, content) in whole.items()}
     model_hash = next((str(content["model_hash"]) for _, content in whole.values() if "model_hash" in content), None)
-    return Run(path.resolve().name, path, config, results, sources, model_hash, damaged, target)
+    return Run(path.resolve().name, path, config, results, sources, model_hash, damaged, outside, target)
+
+
+def _names_in_table(path: Path) -> set[str] | None:
+    """Names of the images in a run's ``results.csv``; ``None`` where it is missing or damaged."""
+    try:
+        with (path / RESULTS).open(encoding="utf-8", newline="") as file:
+            return {row["image"] for row in csv.DictReader(file)}
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError):
+        return None
 
 
 def read_study(path: Path) -> Study:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -24,6 +25,8 @@ def errors_in_one_line(*more: type[Exception]) -> Iterator[None]:
     Args:
         more: Exceptions of other libraries that a user can cause.
     """
+    # Pillow's warning before the error of the image that is over the project's own limit.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit of ")
     caught: tuple[type[Exception], ...] = (OSError, ValueError, *more)  # the project's own errors are ValueErrors
     try:
         yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from os import PathLike
 from pathlib import Path
 
@@ -10,8 +9,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
+
+from sga import pillow
 
 ImageLike = str | PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor
 """Types that the package accepts as a photograph; see :func:`to_image`."""
@@ -19,20 +20,19 @@ ImageLike = str | PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor
 ACCEPTED = "give a path, a PIL image, a uint8 array [H, W, 3] or [H, W], or a uint8 tensor [3, H, W]"
 """End of the error messages of :func:`to_image`."""
 
+ImageError = pillow.ImageError
+"""Error for a source that cannot be read as an image."""
+
 LOSSLESS = (".png", ".bmp", ".ppm", ".tif", ".tiff")
 """Endings of the formats that are written without loss."""
-
-
-class ImageError(ValueError):
-    """Error for a source that cannot be read as an image; the message names the file, or the accepted types."""
 
 
 def to_image(source: ImageLike) -> Tensor:
     """The picture in RGB as a viewer shows it, uint8 ``[3, H, W]`` on the CPU.
 
     Args:
-        source: Path of an image file; a PIL image (EXIF orientation applied, alpha dropped); a uint8 array ``[H, W, 3]`` in RGB, or
-            ``[H, W]`` in gray; a uint8 tensor ``[3, H, W]`` in RGB, on any device.
+        source: Path of an image file; a PIL image, shown as a file is; a uint8 array ``[H, W, 3]`` in RGB, or ``[H, W]``
+            in gray; a uint8 tensor ``[3, H, W]`` in RGB, on any device.
 
     Raises:
         ImageError: The source is none of these, or the file is missing or damaged.
@@ -40,10 +40,8 @@ def to_image(source: ImageLike) -> Tensor:
     if isinstance(source, (str, PathLike)):
         return read_image(Path(source))
     if isinstance(source, Image.Image):
-        try:
-            return _to_tensor(_rgb(source))
-        except (OSError, ValueError, SyntaxError) as error:  # its file is read now
-            raise ImageError(f"cannot read the PIL image: {error}") from error
+        with pillow.reading("the PIL image"):  # its file is read now
+            return _to_tensor(pillow.rgb(source))
     if not isinstance(source, (np.ndarray, Tensor)):
         raise ImageError(f"no image: {type(source).__name__}; {ACCEPTED}")
     kind, shape = type(source).__name__, list(source.shape)
@@ -64,60 +62,31 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 def read_image(path: Path, content: bytes | None = None) -> Tensor:
-    """The picture in RGB as a viewer shows it, uint8 ``[3, H, W]``: EXIF orientation applied, alpha dropped.
+    """The picture in RGB as a viewer shows it, uint8 ``[3, H, W]``; :func:`sga.pillow.rgb` says how odd pictures are shown.
 
     Args:
         path: Path of the image file.
         content: Bytes of the image, where it is part of another file; ``path`` is then its name in errors.
 
     Raises:
-        ImageError: The file is missing, damaged, or not an image.
+        ImageError: The file is missing, damaged, not an image, or has more than :func:`sga.pillow.max_pixels` pixels.
     """
-    try:
-        with Image.open(path if content is None else io.BytesIO(content)) as file:
-            pixels = _rgb(file)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"cannot read {path} as an image: {error}") from error
-    return _to_tensor(pixels)
+    with pillow.opened(path, content) as file:
+        return _to_tensor(pillow.rgb(file))
 
 
 def image_size(path: Path, content: bytes | None = None) -> tuple[int, int]:
     """Height and width in pixels of the picture that :func:`read_image` returns, from the file's header alone (except TIFF).
 
     Raises:
-        ImageError: The file is missing, damaged, or not an image.
+        ImageError: The file is missing, damaged, not an image, or has more than :func:`sga.pillow.max_pixels` pixels.
     """
-    try:
-        with Image.open(path if content is None else io.BytesIO(content)) as file:
-            if file.format == "TIFF":  # some versions of Pillow swap the sides by themselves
-                height, width = read_image(path, content).shape[-2:]
-                return height, width
-            width, height = file.size
-            turned = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientations that swap the sides
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"cannot read {path} as an image: {error}") from error
-    return (width, height) if turned else (height, width)
-
-
-def _rgb(file: Image.Image) -> NDArray[np.uint8]:
-    """Pixels in RGB, ``[H, W, 3]``, with EXIF orientation applied and alpha dropped."""
-    image = ImageOps.exif_transpose(file)
-    if image.mode[0] in "IF":  # Pillow's convert would clip these at 255
-        values = np.asarray(image, dtype=np.float64)
-        scale = 255 / _peak(image.mode, values.max(initial=0))
-        image = Image.fromarray(np.clip(values * scale + 0.5, 0, 255).astype(np.uint8))
-    return np.array(image.convert("RGB"))
+    with pillow.opened(path, content) as file:
+        return pillow.upright_size(file)
 
 
 def _to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-
-
-def _peak(mode: str, largest: float) -> float:
-    """Value of white in a deep gray image: 65535 for 16 bits; guessed from the largest value for 32 bits and floats."""
-    if mode.startswith("I;16"):
-        return 65535
-    return 1 if mode == "F" and largest <= 1 else 255 if largest <= 255 else 65535
 
 
 def write_image(image: Tensor, path: Path) -> None:

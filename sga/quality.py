@@ -206,7 +206,7 @@ class Quality:
         for name, value in found.items():
             if not is_of(_TYPES[name], value):
                 raise TypeError(f"{name}{suffix} is {value!r}, not a number")
-        return cls.from_values(found)
+        return cls.from_values({name: finite(value) for name, value in found.items()})  # old files may hold Infinity
 
     def columns(self, suffix: str = "") -> dict[str, float | None]:
         """Values of the metrics by the names of their columns."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
 import yaml
 
@@ -15,6 +16,7 @@ from lightning_modules.hparams import SETTINGS, settings_row
 from lightning_modules.refinement_module import RefinementModule
 from reports import compressai_json, optimisation, tables
 from reports.__main__ import main
+from reports.figures import save, style
 from reports.photographs import telling_runs
 from reports.points import study_curves
 from reports.runs import comparable, method_names, read_study
@@ -23,6 +25,7 @@ from sga.quality import LATER, METRICS
 from sga.refinement.rounding import AtanhRounding
 from sga.refinement.schedules import Constant
 from sga.runs.results import read_result, write_result
+from sga.runs.summary import summarise
 from tests.test_study_reports import RESULT, make_run
 
 
@@ -169,3 +172,27 @@ def test_curves_whose_names_differ_in_punctuation_have_a_file_each(tmp_path: Pat
     names = {path.name.lower(): json.loads(path.read_text())["name"] for path in paths}
     assert len(names) == len(paths) == 5 and {"ssl_a.json", "ssl_a_2.json", "ssl_a_3.json"} < set(names)
     assert set(names.values()) == {"base", "other", "ssl-a", "ssl+a", "SSL_a"}
+
+
+def test_a_report_counts_what_the_summary_covers_and_names_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "study/one", {"a": 1.5, "x_a_png": 1.6, "y_a_png": 1.7})
+    assert [result.image for result in read_study(run).runs[0].results] == ["a", "x_a_png", "y_a_png"]  # not summarised yet
+    summarise(run, ["x_a_png", "y_a_png"], "f")  # a namesake of a has renamed it
+    found = read_study(run).runs[0]
+    assert [result.image for result in found.results] == ["x_a_png", "y_a_png"] and found.outside == ("a",)
+    assert found.mean("rd_loss", list(found.by_image)) == pytest.approx(1.65)
+    assert main([str(run.parent), "-o", str(tmp_path / "report")]) == 0
+    line = "1 images of one that its results.csv does not cover (renamed, or the job was stopped; run it again): a"
+    assert line in (tmp_path / "report/index.html").read_text()
+    assert line in "".join(capsys.readouterr())
+    summarise(run, [], "f")
+    with pytest.raises(ValueError, match=r"results\.csv covers none of its 3 results: run refine\.py again"):
+        read_study(run)
+
+
+def test_a_name_is_not_mathematics_in_figures(tmp_path: Path) -> None:
+    with style():
+        figure = plt.figure()
+        figure.suptitle("cost $x_{ of $ signs")
+        save(figure, tmp_path / "figure", ("a",), [(1,)])
+    assert (tmp_path / "figure.png").stat().st_size > 0

@@ -21,7 +21,8 @@ class ValidationMetrics(pl.Callback):
     ``valid/rd_loss`` is the value that checkpoints and schedulers use, the same on every rank. ``valid/bpp`` is from estimated
     bits; ``valid/psnr_db`` and every other metric that needs no file are measured on 8-bit images. ``valid/rd_loss_of_means`` is
     the R-D loss of the mean bpp and the mean PSNR (or MS-SSIM), to compare with published points, which are such means. It is left
-    out where it needs an MS-SSIM and no image is large enough for one.
+    out where it needs an MS-SSIM and no image is large enough for one. ``valid/without_psnr_db`` is the number of images that the
+    mean PSNR leaves out because they are perfect, ``valid/without_ms_ssim`` that of the images too small for an MS-SSIM.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

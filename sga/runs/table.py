@@ -60,8 +60,9 @@ def print_other_means(means: Mapping[str, float | None], suffixes: Mapping[str, 
 
 
 def _print(table: Table) -> None:
-    console = Console()
-    (console if console.is_terminal else Console(width=120)).print(table)
+    # Names are not markup: [copy] and :smile: are printed as they are.
+    width = None if Console().is_terminal else 120
+    Console(width=width, markup=False, emoji=False).print(table)
 
 
 def _cells(values: Mapping[str, float | None]) -> list[str]:

@@ -114,7 +114,7 @@ def test_orientation_of_a_pil_image_is_applied(tmp_path: Path) -> None:
     Image.new("RGB", (10, 4)).save(tmp_path / "turned.png", exif=exif)
     with Image.open(tmp_path / "turned.png") as image:
         assert to_image(image).shape == (3, 10, 4)
-    assert to_image(Image.new("RGBA", (10, 4), (9, 8, 7, 0)))[:, 0, 0].tolist() == [9, 8, 7]
+    assert to_image(Image.new("RGBA", (10, 4), (9, 8, 7, 255)))[:, 0, 0].tolist() == [9, 8, 7]
 
 
 def test_a_tensor_is_not_the_callers_memory_where_an_array_is_given() -> None:
