@@ -13,7 +13,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 import lightning_modules.quiet  # noqa: F401  (before the project's other modules)
 from lightning_modules.callbacks.refinement_curves import RefinementCurves
 from lightning_modules.callbacks.refinement_progress import RefinementProgress
-from lightning_modules.callbacks.result_writer import EndOnSigterm, ResultWriter
+from lightning_modules.callbacks.result_writer import EndOnSigterm, ImageClaims, ResultWriter
 from lightning_modules.job import Job
 from lightning_modules.job_report import print_outcome, problem
 from lightning_modules.refinement_cli import RefinementCLI
@@ -49,12 +49,15 @@ def main(args: list[str] | None = None, prog: str = "refine.py") -> int:
 def refine(cli: RefinementCLI, job: Job) -> int | None:
     """Refines the unfinished images of a job; returns the exit code of the signal that ended it early, else ``None``."""
     writers = [RefinementCurves(job.output), ResultWriter(job.output, job.fingerprint)]  # last: it marks an image as finished
-    cli.trainer.callbacks += [RefinementProgress(), *writers, EndOnSigterm()]  # type: ignore[attr-defined]
+    claims = ImageClaims(job.output)  # after the writers: an image is given back once its files are there
+    cli.trainer.callbacks += [RefinementProgress(), *writers, claims, EndOnSigterm()]  # type: ignore[attr-defined]
     try:
         cli.trainer.predict(cli.model, datamodule=cli.datamodule, return_predictions=False)
         cli.trainer.strategy.barrier()
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the first into the second
         return TERMINATED if stop.args == (TERMINATED,) else INTERRUPTED
+    finally:
+        claims.close()
     return None
 
 

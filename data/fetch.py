@@ -26,9 +26,9 @@ from urllib.request import Request, urlopen
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from data.named_sets import CHECKSUMS, SETS, NamedSet, check_surplus, folder_of, read_checksums, sha256_of
+from data.named_sets import CHECKSUMS, SETS, NamedSet, check_surplus, folder_of, read_checksums
 from sga.cli import errors_in_one_line
-from sga.files import write_atomically
+from sga.files import sha256_of, write_atomically
 
 LARGEST_IMAGE = 2**27
 """Largest size in bytes of an unpacked image; an archive with a larger one is refused."""

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -156,9 +155,3 @@ def read_checksums(path: Path) -> dict[str, str]:
     if not all(len(pair) == 2 and pair[1] == Path(pair[1]).name for pair in pairs):
         raise ValueError(f"{path} is damaged: delete it and run python -m data.fetch again")
     return {name: sha256 for sha256, name in pairs}
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

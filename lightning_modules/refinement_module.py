@@ -84,6 +84,16 @@ class RefinementModule(pl.LightningModule):
             TargetedRefinement(self.loaded, self.objective, self.settings, self.target)
         self.failures: dict[str, str] = {}
         self.listeners: list[NamedListener] = []
+        self.take: Callable[[str], bool] = lambda name: True
+
+    def on_before_batch_transfer(self, batch: RefinementBatch, dataloader_idx: int) -> RefinementBatch:
+        """The batch without the images that :attr:`take` leaves to other processes."""
+        taken = [self.take(file.name) for file in batch.files]
+        return RefinementBatch(
+            [file for file, own in zip(batch.files, taken, strict=True) if own],
+            [original for original, own in zip(batch.originals, taken, strict=True) if own],
+            batch.failures,
+        )
 
     def predict_step(self, batch: RefinementBatch, batch_idx: int) -> list[RefinedImage]:
         """The refined images of a batch. The reason of one that fails goes into :attr:`failures`, and the job continues."""

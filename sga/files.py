@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import platform
 import re
@@ -45,6 +46,16 @@ def local_path(path: str | Path) -> Path:
         raise ValueError(f"{text}: there is no such home folder") from error
 
 
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that it is whole or not there, whatever stops the program or the machine; see :func:`replacing`."""
     with replacing(path) as temporary:
@@ -69,7 +80,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # or a power cut leaves an empty file under the name
-        os.replace(temporary, target)
+        temporary.replace(target)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -104,7 +115,7 @@ def sweep(folder: Path) -> None:
             if entry.name.startswith(TEMPORARY):
                 with suppress(OSError):
                     if is_abandoned(entry.name, entry.stat(follow_symlinks=False).st_mtime, time.time()):
-                        os.unlink(entry.path)
+                        Path(entry.path).unlink()
 
 
 def is_abandoned(name: str, changed: float, now: float, after: float = ABANDONED) -> bool:
@@ -139,7 +150,7 @@ def _sweep_once(folder: Path) -> None:
 def _machine() -> str:
     """Eight digits for the machine and, in a container, its numbering of processes."""
     try:
-        numbering = os.readlink("/proc/self/ns/pid")
+        numbering = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         numbering = ""
     return f"{zlib.crc32(f'{platform.node()} {numbering}'.encode()):08x}"
