@@ -27,12 +27,12 @@ def find_images(root: Path) -> list[Path]:
 
 
 def unique_names(paths: Iterable[Path]) -> list[str]:
-    """A unique name per path, usable as a file name: its stem; where stems are equal, its folder and full name."""
+    """A unique name per path, usable as a file name: its stem; where stems are equal, or dots alone, its folder and full name."""
     paths = list(paths)
     stems = Counter(path.stem for path in paths)
     names: dict[str, None] = {}
     for path in paths:
-        name = path.stem if stems[path.stem] == 1 else "_".join(path.parts[-2:]).replace(".", "_")
+        name = path.stem if stems[path.stem] == 1 and path.stem.strip(".") else "_".join(path.parts[-2:]).replace(".", "_")
         while name in names:
             name += "_"
         names[name] = None

@@ -123,5 +123,10 @@ def _reason(error: Exception) -> str:
     """The reason why an image failed, in one line; an unexpected error also prints its traceback."""
     if isinstance(error, ValueError):  # an image that cannot be refined, such as one too small for MS-SSIM
         return str(error)
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+        where = "the device" if isinstance(error, torch.cuda.OutOfMemoryError) else "this machine"
+        return (
+            f"out of memory: {where} has too little for this image alone; use another (--trainer.accelerator), or a smaller image"
+        )
     traceback.print_exception(error)
     return f"{type(error).__name__}: {error}"
