@@ -125,8 +125,6 @@ def _reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
         where = "the device" if isinstance(error, torch.cuda.OutOfMemoryError) else "this machine"
-        return (
-            f"out of memory: {where} has too little for this image alone; use another (--trainer.accelerator), or a smaller image"
-        )
+        return f"out of memory: {where} has too little for this image; use another (--trainer.accelerator), or a smaller image"
     traceback.print_exception(error)
     return f"{type(error).__name__}: {error}"
