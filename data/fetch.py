@@ -24,8 +24,8 @@ from rich.progress import Progress
 from data.folders import CHECKSUMS
 from data.named_sets import SETS, NamedSet, check_surplus, folder_of, read_checksums
 from sga.cli import errors_in_one_line
-from sga.download import download, download_progress, sha256_of
-from sga.files import write_atomically
+from sga.download import download, download_progress
+from sga.files import sha256_of, write_atomically
 
 LARGEST_IMAGE = 2**27
 """Largest size in bytes of an unpacked image; an archive with a larger one is refused."""

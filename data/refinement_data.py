@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.folders import folder_given, unique_names
 from data.named_sets import images_of
 from data.samples import sample_paths
-from sga.download import sha256_of
+from sga.files import sha256_of
 from sga.images import ImageError, image_size, padded_size, read_image
 from sga.runs.folder import is_report, is_run
 

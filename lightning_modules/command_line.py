@@ -5,13 +5,35 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
+import pytorch_lightning as pl
 import torch
+from jsonargparse import ActionConfigFile
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+from sga.cli import fail
+from sga.files import local_path
+
+PATHS = (
+    *("output", "resume", "ckpt_path", "model.checkpoint", "model.warm_start"),
+    *("data.root", "data.valid", "data.test", "trainer.default_root_dir"),
+)
+"""Options that are paths, or words that are none of ``~`` and an address."""
 
 ACCELERATOR = "cpu" if torch.backends.mps.is_available() else "auto"
 """Default accelerator: Lightning's choice, except MPS, which lacks the float64 that coding files needs."""
+
+
+class OneLineParser(LightningArgumentParser):
+    """Lightning's parser, whose errors are one line without the usage, which has a line per option."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Ends the program with exit code 2."""
+        if not self.exit_on_error:  # the library tries a value
+            super().error(message, ex)
+        prog = getattr(ex, "subcommand_parser", self).prog.replace(" [options]", "")
+        fail(f"{message.strip().rstrip('.')} ({prog} --help lists the options)")
 
 
 class CommandLine(LightningCLI):
@@ -26,11 +48,25 @@ class CommandLine(LightningCLI):
     config_help: ClassVar[str]
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """Lightning's parser, with the help of this command."""
-        parser = super().init_parser(**{"description": self.description, **kwargs})
-        (config,) = (action for action in parser._actions if action.dest == "config")
-        config.help = self.config_help
+        """A parser with ``--config`` and the help of this command."""
+        parser = OneLineParser(
+            **{"description": self.description, "dump_header": [f"pytorch_lightning=={pl.__version__}"], **kwargs}
+        )
+        parser.add_argument("-c", "--config", action=ActionConfigFile, help=self.config_help)
         return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses the arguments; in the paths among them, ``~`` is expanded.
+
+        Raises:
+            ValueError: A path is the address of another place, such as ``s3://bucket/run``.
+        """
+        super().parse_arguments(parser, args)
+        config = self.config.get(self.config.get("subcommand") or "", self.config)
+        for key in PATHS:
+            value = config.get(key)
+            if isinstance(value, str | Path):
+                config[key] = type(value)(local_path(value))
 
 
 def config_file(name: str, folder: Path) -> Path:

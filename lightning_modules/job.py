@@ -14,11 +14,13 @@ import yaml
 
 from data.refinement_data import ImageFile, share_of
 from lightning_modules.hparams import settings_row, write_hparams
+from lightning_modules.ownership import Owner, refuse_foreign
 from lightning_modules.refinement_module import RefinementModule
 from sga.codecs.checkpoint import EMBEDDED
 from sga.files import write_atomically
+from sga.runs.claims import claimed, holder, sweep_job
 from sga.runs.folder import CONFIG, IMAGES, claim, is_claimed, names_with_results, read_failures
-from sga.runs.results import read_result
+from sga.runs.results import is_whole, read_finished, read_result
 from sga.runs.summary import summarise
 
 FORMER_NAMES = {
@@ -38,6 +40,7 @@ class Outcome:
 
     Attributes:
         left: Names of the unfinished images of this process's share.
+        held: Names of those of them that another process is refining now.
         missed: Message per finished image of the share whose file misses the target, by name.
         failures: Reason why the last attempt at an unfinished image failed, by name: over the whole job once it is over, until then
             over the share.
@@ -45,6 +48,7 @@ class Outcome:
     """
 
     left: Sequence[str]
+    held: Sequence[str]
     missed: Mapping[str, str]
     failures: Mapping[str, str]
     summary: Mapping[str, Any] | None
@@ -59,6 +63,7 @@ class Job:
         settings: Settings of the module by the names of its arguments, in plain types; they and the weights determine the results.
         module: Module that refines.
         files: Images of the whole job.
+        beyond: Further images of the same set, whose results may be in the folder too.
         shard: ``(I, N)``: this process does every N-th image, from the I-th on; ``None``: all of them.
         config: Content of ``config.yaml``: all settings of the command in YAML, with ``seed:`` and ``model:``.
         name: Name of the configuration, for tables.
@@ -69,6 +74,7 @@ class Job:
     settings: Mapping[str, Any]
     module: RefinementModule
     files: Sequence[ImageFile]
+    beyond: Sequence[ImageFile] = ()
     shard: tuple[int, int] | None = None
     config: str = ""
     name: str = ""
@@ -112,8 +118,7 @@ class Job:
             ValueError: The folder is a file, or holds results of other settings or of other images, or no image has the name
                 :attr:`compared`.
         """
-        if self.output.exists() and not self.output.is_dir():
-            raise ValueError(f"--output {self.output}: is a file, not a folder")
+        refuse_foreign(self.output, Owner.REFINEMENT)
         if self.compared is not None and self.compared not in self.names:
             raise ValueError(f"--compare {self.compared}: no such image (the first are {', '.join(self.names[:5])})")
         fingerprint, foreign = self.fingerprint, False
@@ -129,10 +134,30 @@ class Job:
                     f"{self.output} holds the result of another image {file.name}: choose another --output, or delete "
                     f"{self.output / IMAGES / f'{file.name}.json'}"
                 )
-            finished.add(file.name)
+            if is_whole(self.output, file.name, content):
+                finished.add(file.name)
         if foreign or not claim(self.output, fingerprint):
             raise ValueError(self._refusal())
+        sweep_job(self.output)
+        if strangers := self._strangers():
+            raise ValueError(
+                f"{self.output} holds results of {len(strangers)} images that are not in this job's folder of images "
+                f"({', '.join(strangers[:5])}): choose another --output, or delete their files in {self.output / IMAGES}"
+            )
         return frozenset(finished)
+
+    def _strangers(self) -> list[str]:
+        """Names of the images that the folder has results of, or that are being refined into it, and that this job's set lacks.
+
+        An image may have another name by now, as when one of the same name has been added to the set.
+        """
+        files = (*self.files, *self.beyond)
+        unknown = sorted({*names_with_results(self.output), *claimed(self.output)}.difference(file.name for file in files))
+        if not unknown:
+            return []
+        sources = {file.sha256() for file in files if file.path.is_file()}
+        found = {name: read_result(self.output, name) for name in unknown}
+        return [name for name, result in found.items() if result is None or result[1].get("source") not in sources]
 
     def write_config(self) -> None:
         """Writes ``config.yaml``."""
@@ -147,15 +172,16 @@ class Job:
             ValueError: A result is of other settings.
         """
         share = [file.name for file in self.share]
-        left = [name for name in share if read_result(self.output, name) is None]
+        left = [name for name in share if read_finished(self.output, name) is None]
+        held = [name for name in left if holder(self.output, name) is not None]
         others = set(self.names).difference(share, names_with_results(self.output))
-        if len(read_failures(self.output, others)) < len(others):
-            return Outcome(left, self._targets_missed(), read_failures(self.output, left), None)
+        if held or len(read_failures(self.output, others)) < len(others):
+            return Outcome(left, held, self._targets_missed(), read_failures(self.output, left), None)
         summary = summarise(self.output, self.names, self.fingerprint)
         if summary["finished"]:
             row = settings_row(self.module, self.name, str(self.settings.get("checkpoint", EMBEDDED)))
             write_hparams(self.output, row, summary["means"])
-        return Outcome(left, self._targets_missed(), summary["failures"], summary)
+        return Outcome(left, held, self._targets_missed(), summary["failures"], summary)
 
     def _targets_missed(self) -> dict[str, str]:
         """Message per finished image of the share whose file misses the target, by name."""

@@ -45,6 +45,8 @@ def problem(job: Job, outcome: Outcome, interrupted: int | None = None) -> tuple
     """
     count = len(job.share)
     unfinished = f"{len(outcome.left)} of {count} images{job.of_shard} are not finished"
+    if outcome.held:
+        unfinished += f"; another process is refining {len(outcome.held)} of them into {job.output} now"
     if interrupted:
         return f"interrupted; finished work is kept, {unfinished}", interrupted
     if outcome.left:

@@ -11,7 +11,8 @@ from lightning_fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.cli import LightningArgumentParser
 
-from data.refinement_data import RefinementDataModule
+from data.folders import unique_names
+from data.refinement_data import ImageFile, RefinementDataModule
 from lightning_modules import slurm
 from lightning_modules.command_line import ACCELERATOR, CommandLine, config_file, with_configs
 from lightning_modules.job import Job
@@ -92,11 +93,13 @@ class RefinementCLI(CommandLine):
         output: Path = self.config.output
         if not output.is_file() and output.resolve() == Path(self.config.data.root).resolve():
             raise ValueError(f"--output {output}: is the folder of the images; give another folder")
+        files, paths = self.datamodule.files, self.datamodule.paths
         return Job(
             output=output,
             settings=self.config.as_dict()["model"],
             module=self.model,
-            files=self.datamodule.files,
+            files=files,
+            beyond=[ImageFile(*named) for named in list(zip(unique_names(paths), paths, strict=True))[len(files) :]],
             shard=self.datamodule.shard,
             config=self.parser.dump(self.config, skip_validation=True),
             name="+".join(Path(path).stem for path in self.config.config or ()),

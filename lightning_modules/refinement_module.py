@@ -84,6 +84,16 @@ class RefinementModule(pl.LightningModule):
             TargetedRefinement(self.loaded, self.objective, self.settings, self.target)
         self.failures: dict[str, str] = {}
         self.listeners: list[NamedListener] = []
+        self.take: Callable[[str], bool] = lambda name: True
+
+    def on_before_batch_transfer(self, batch: RefinementBatch, dataloader_idx: int) -> RefinementBatch:
+        """The batch without the images that :attr:`take` leaves to other processes."""
+        taken = [self.take(file.name) for file in batch.files]
+        return RefinementBatch(
+            [file for file, own in zip(batch.files, taken, strict=True) if own],
+            [original for original, own in zip(batch.originals, taken, strict=True) if own],
+            batch.failures,
+        )
 
     def predict_step(self, batch: RefinementBatch, batch_idx: int) -> list[RefinedImage]:
         """The refined images of a batch. The reason of one that fails goes into :attr:`failures`, and the job continues."""
@@ -113,5 +123,8 @@ def _reason(error: Exception) -> str:
     """The reason why an image failed, in one line; an unexpected error also prints its traceback."""
     if isinstance(error, ValueError):  # an image that cannot be refined, such as one too small for MS-SSIM
         return str(error)
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+        where = "the device" if isinstance(error, torch.cuda.OutOfMemoryError) else "this machine"
+        return f"out of memory: {where} has too little for this image; use another (--trainer.accelerator), or a smaller image"
     traceback.print_exception(error)
     return f"{type(error).__name__}: {error}"

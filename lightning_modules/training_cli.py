@@ -23,10 +23,13 @@ from lightning_modules.callbacks.reconstructions import Reconstructions
 from lightning_modules.callbacks.throughput import Throughput
 from lightning_modules.callbacks.validation_metrics import ValidationMetrics
 from lightning_modules.command_line import ACCELERATOR, CommandLine, with_configs
+from lightning_modules.ownership import Owner, refuse_foreign
 from lightning_modules.training_configs import known_configs, training_configs
 from lightning_modules.training_module import MONITOR, TrainingModule
 from lightning_modules.training_run import BEST, LAST, check_same_training, checkpoint_to_measure, checkpoint_to_resume
 from sga.cli import fail
+from sga.files import replacing
+from sga.runs.folder import CONFIG
 
 
 class SaveConfig(SaveConfigCallback):
@@ -38,7 +41,8 @@ class SaveConfig(SaveConfigCallback):
             return
         output = Path(self.config.output)
         output.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, output / "config.yaml", overwrite=True)
+        with replacing(output / CONFIG) as temporary:
+            self.parser.save(self.config, temporary, overwrite=True)
 
 
 class TrainingCLI(CommandLine):
@@ -90,9 +94,10 @@ class TrainingCLI(CommandLine):
         """Parses the arguments and finds the checkpoint to test or validate, from which Lightning then reads settings.
 
         Raises:
-            ValueError: The run has no checkpoint.
+            ValueError: The folder of the run holds something else, or the run has no checkpoint.
         """
         super().parse_arguments(parser, args)
+        refuse_foreign(Path(self.config[self.config.subcommand].output), Owner.TRAINING)
         config = self.config.get("test") or self.config.get("validate")
         if config is None:
             return

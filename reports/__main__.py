@@ -14,6 +14,7 @@ from reports.page import write_report
 from reports.runs import read_study
 from reports.section import Options
 from sga.cli import errors_in_one_line
+from sga.files import local_path
 
 
 def main(arguments: list[str] | None = None, prog: str = "python -m reports") -> int:
@@ -28,8 +29,8 @@ def main(arguments: list[str] | None = None, prog: str = "python -m reports") ->
     parser.add_argument("--originals", type=Path, metavar="DIR", help="folder of the photographs, if they have moved")
     args = parser.parse_args(arguments)
     with errors_in_one_line():
-        study = read_study(args.study)
-        options = Options(args.output, args.reference, args.runs, args.image, args.at, args.size, args.originals)
+        study = read_study(local_path(args.study))
+        options = Options(local_path(args.output), args.reference, args.runs, args.image, args.at, args.size, args.originals)
         page, left_out = write_report(study, options)
     for reason in left_out:
         print(f"left out: {' '.join(reason.split())}")

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from sga.files import replacing
 from sga.quality import NOT_AVAILABLE
 
 COLUMN, PAGE = 3.4, 7.0
@@ -112,15 +113,17 @@ def save(figure: Figure, path: Path, columns: Sequence[str], rows: Iterable[Sequ
     path.parent.mkdir(parents=True, exist_ok=True)
     png, svg, table = (path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "svg", "csv"))
     with style():
-        figure.savefig(png)
-        figure.savefig(svg, metadata={"Date": None})
+        with replacing(png) as temporary:
+            figure.savefig(temporary)
+        with replacing(svg) as temporary:
+            figure.savefig(temporary, metadata={"Date": None})
     write_csv(table, columns, rows)
     return [png, svg, table]
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Writes a CSV of rows under the names of their columns; ``None`` becomes ``n/a``."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows([NOT_AVAILABLE if value is None else value for value in row] for row in rows)

@@ -26,6 +26,13 @@ SECTIONS: list[Callable[[Study, Options], Section]] = [
 """Functions of the parts of a report, in order. Each writes its files and returns a section, or raises ValueError with a reason."""
 
 
+OWN = {
+    '<meta name="generator" content="sga report">',
+    "Numbers are measured from files: their bytes, and the 8-bit images that they decode to.</p>",  # of earlier versions
+}
+"""Lines by which a page is known as that of a report."""
+
+
 def write_report(study: Study, options: Options) -> tuple[Path, list[str]]:
     """Writes every part that the runs allow, and ``index.html`` with all parts.
 
@@ -33,7 +40,8 @@ def write_report(study: Study, options: Options) -> tuple[Path, list[str]]:
         Path of the page, and the reasons for all that was left out.
 
     Raises:
-        ValueError: No run has the name of the reference or of a run to draw, or no run has finished the image to draw.
+        ValueError: The folder holds another page, no run has the name of the reference or of a run to draw, or no run has finished
+            the image to draw.
     """
     names = [run.name for run in study.runs]
     if options.reference is not None and options.reference not in names:
@@ -42,6 +50,9 @@ def write_report(study: Study, options: Options) -> tuple[Path, list[str]]:
         raise ValueError(f"no run {', '.join(unknown)} to draw: there are {', '.join(names)}")
     if options.image is not None and not any(options.image in run.by_image for run in study.runs):
         raise ValueError(f"no run has finished an image {options.image}: there are {', '.join(study.runs[0].by_image)}")
+    page = options.output / REPORT_PAGE
+    if page.exists() and OWN.isdisjoint(page.read_text(encoding="utf-8", errors="replace").splitlines()):
+        raise ValueError(f"-o {options.output}: its {REPORT_PAGE} is not that of a report; choose another folder")
     options.output.mkdir(parents=True, exist_ok=True)
     left_out = [f"run {name}: {reason}" for name, reason in study.left_out.items()]
     for run in study.runs:
@@ -60,7 +71,6 @@ def write_report(study: Study, options: Options) -> tuple[Path, list[str]]:
             continue
         sections.append(section)
         left_out += [f"{part}: {reason}" for reason in section.left_out]
-    page = options.output / REPORT_PAGE
     write_atomically(page, render(study, sections, [relative(reason, study.path) for reason in left_out]).encode())
     return page, left_out
 

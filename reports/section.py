@@ -11,6 +11,7 @@ from typing import Any
 
 from reports.figures import write_csv
 from reports.runs import Run, Study, comparable
+from sga.files import write_atomically
 from sga.quality import NOT_AVAILABLE
 
 
@@ -103,8 +104,8 @@ class Table:
         """Writes the table as Markdown, HTML and CSV (``path``: without a suffix); returns their paths."""
         path.parent.mkdir(parents=True, exist_ok=True)
         markdown, page, table = (path.with_name(f"{path.name}.{suffix}") for suffix in ("md", "html", "csv"))
-        markdown.write_text(self.markdown(), encoding="utf-8")
-        page.write_text(f'<!DOCTYPE html>\n<meta charset="utf-8">\n{self.html()}\n', encoding="utf-8")
+        write_atomically(markdown, self.markdown().encode())
+        write_atomically(page, f'<!DOCTYPE html>\n<meta charset="utf-8">\n{self.html()}\n'.encode())
         write_csv(table, self.data_columns, self.data)
         return [markdown, page, table]
 

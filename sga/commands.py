@@ -18,7 +18,7 @@ import shtab
 
 from sga import __version__
 from sga.cli import errors_in_one_line, fail
-from sga.files import home
+from sga.files import destination, home, local_path
 from sga.refinement.presets import DEFAULT, names
 
 # Torch, and modules that need it, are imported by the functions that compute, so that help and refusals are fast.
@@ -71,9 +71,7 @@ def decode(args: argparse.Namespace) -> None:
     data = args.input.read_bytes()
     Bitstream.from_bytes(data)  # refuse a damaged file before a model is loaded
     image = decode_file(data, load(args.checkpoint))
-    temporary = args.output.with_name(f".{args.output.stem}.partial{args.output.suffix}")
-    write_image(image, temporary)
-    temporary.replace(args.output)
+    write_image(image, args.output)
     print(f"{args.output}: {image.shape[-1]} x {image.shape[-2]}")
 
 
@@ -112,11 +110,16 @@ def check_output(args: argparse.Namespace, endings: tuple[str, ...] = ()) -> Non
     """Refuses an output that could not be written, before any work.
 
     Raises:
-        ValueError: The output is a folder, its folder does not exist, it is the input, or it has none of ``endings``.
+        ValueError: The output is a folder, a device or the like, its folder does not exist, it is the input, it is the address of
+            another place, or it has none of ``endings``.
     """
-    output: Path = args.output
-    if output.is_dir() or not output.parent.is_dir():
-        raise ValueError(f"-o {output}: {'is a folder' if output.is_dir() else 'its folder does not exist'}")
+    output = args.output = local_path(args.output)
+    try:
+        there = destination(output)
+    except OSError as error:
+        raise ValueError(f"-o {output}: {error.strerror}") from error
+    if not there.parent.is_dir():
+        raise ValueError(f"-o {output}: its folder does not exist")
     if output.exists() and Path(args.input).exists() and output.samefile(args.input):
         raise ValueError(f"-o {output}: is the input")
     if endings and output.suffix.lower() not in endings:
@@ -208,6 +211,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "sga", jobs: Mappin
 
         gc.enable()
         gc.freeze()
+        if isinstance(args.input, Path):
+            args.input = local_path(args.input)
         try:
             args.function(args)
         except BitstreamError as error:

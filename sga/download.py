@@ -5,13 +5,14 @@ Neither pooch nor torch.hub resumes a download, so the standard library does it 
 
 from __future__ import annotations
 
-import hashlib
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from sga.files import sha256_of
 
 BLOCK = 2**18
 """Bytes read at a time."""
@@ -23,12 +24,6 @@ def download_progress() -> Progress:
     """The display of downloads."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     return Progress(*columns)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def download(url: str, path: Path, sha256: str | None, progress: Progress) -> None:

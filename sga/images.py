@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from sga import pillow
+from sga.files import replacing
 
 ImageLike = str | PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor
 """Types that the package accepts as a photograph; see :func:`to_image`."""
@@ -90,8 +91,9 @@ def _to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def write_image(image: Tensor, path: Path) -> None:
-    """Writes a uint8 ``[3, H, W]`` image in the format of the ending of ``path``, such as PNG."""
-    to_pil(image).save(path)
+    """Writes a uint8 ``[3, H, W]`` image in the format of the ending of ``path``, such as PNG: whole, or not at all."""
+    with replacing(path) as temporary:
+        to_pil(image).save(temporary)
 
 
 def to_float(image: Tensor) -> Tensor:

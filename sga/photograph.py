@@ -5,6 +5,7 @@ image -> pad -> analyse -> refine -> round hard -> entropy coder -> file -> deco
 
 from __future__ import annotations
 
+import traceback
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -142,14 +143,22 @@ def refine_photographs(
         return _refine_batch(loaded, images, range(len(images)), objective, settings, target, seed, listener)
     except Exception as error:
         if len(images) == 1:
-            return [error]
+            return [_released(error)]
     outcomes: list[Outcome] = []
     for i, image in enumerate(images):
         try:
             outcomes += _refine_batch(loaded, [image], [i], objective, settings, target, seed, listener)
         except Exception as error:
-            outcomes.append(error)
+            outcomes.append(_released(error))
     return outcomes
+
+
+def _released(error: Exception) -> Exception:
+    """The error without the tensors of the frames that it came through, whose memory the next images need."""
+    traceback.clear_frames(error.__traceback__)
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return error
 
 
 def encode_photograph(loaded: LoadedCodec, image: Tensor, lmbda: float | None = None) -> tuple[CodedImage, float]:

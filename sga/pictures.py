@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sga.bitstream import decode_image
+from sga.files import replacing
 from sga.images import read_image
 from sga.loading import LoadedCodec
 from sga.runs.folder import BASE_BITSTREAMS, BITSTREAMS
@@ -26,7 +27,8 @@ def side_by_side(panels: Mapping[str, Tensor], path: Path) -> None:
         panels: Images by caption, uint8 ``[3, H, W]``, of one size.
         path: Path of a PNG file.
     """
-    captioned(panels).save(path)
+    with replacing(path) as temporary:
+        captioned(panels).save(temporary)
 
 
 def draw_comparison(loaded: LoadedCodec, original: Path, output: Path, result: ImageResult) -> Path:

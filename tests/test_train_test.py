@@ -10,6 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from lightning_modules.callbacks import file_evaluation
 from sga.bitstream import decode_image
 from sga.codecs import ScaleHyperpriorCodec
 from sga.images import read_image
@@ -161,3 +162,26 @@ def test_validate_measures_the_trained_weights(run: Path, capsys: pytest.Capture
     assert train.main(["validate", "--config", str(run / "config.yaml"), "--output", str(run)]) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if "valid/rd_loss " in line)
     assert float(line.split("│")[2]) == pytest.approx(best, rel=1e-4)
+
+
+def test_a_test_deletes_its_own_files_alone_and_once_the_new_ones_exist(
+    run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train.main(command(run, pictures)) == 0
+    test, fewer = run / "test", tmp_path / "fewer"
+    fewer.mkdir()
+    shutil.copy(pictures / "small.png", fewer)
+    foreign = [test / "bitstreams/mine.bin", test / "notes.csv", test / "notes.json"]
+    for path in foreign:
+        path.write_text("mine")
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
+        patch.setattr(file_evaluation, "write_evaluation", _stop)
+        train.main(command(run, fewer))
+    assert (test / "bitstreams/large.bin").is_file() and len((test / "results.csv").read_text().splitlines()) == 3
+    assert train.main(command(run, fewer)) == 0
+    assert sorted(path.name for path in (test / "bitstreams").iterdir()) == ["mine.bin", "small.bin"]
+    assert all(path.read_text() == "mine" for path in foreign)
+
+
+def _stop(*_: object) -> None:
+    raise RuntimeError("stopped")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from sga.coding import CodedImage
 from sga.files import write_atomically
 from sga.published import published_point
 from sga.runs.evaluation import Evaluation, FileResult, print_evaluation, write_evaluation
-from sga.runs.folder import BITSTREAMS
+from sga.runs.folder import BITSTREAMS, RESULTS
 
 
 class FileEvaluation(pl.Callback):
@@ -41,10 +42,7 @@ class FileEvaluation(pl.Callback):
         self.names: list[str] = trainer.datamodule.test_names  # type: ignore[attr-defined]
         self.results: dict[str, FileResult] = {}
         (self.output / BITSTREAMS).mkdir(parents=True, exist_ok=True)
-        if trainer.is_global_zero:
-            for old in (*(self.output / BITSTREAMS).glob("*.bin"), *self.output.glob("*.csv"), *self.output.glob("*.json")):
-                old.unlink()  # files of an earlier test, perhaps of other images
-        trainer.strategy.barrier()
+        self.former = _names(self.output / RESULTS)
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
@@ -78,12 +76,22 @@ class FileEvaluation(pl.Callback):
         ordered = [results[name] for name in self.names if name in results]
         self.failed = [name for name in self.names if name not in results]
         if not ordered:
-            return
+            return  # what an earlier test has left stays
         evaluation = Evaluation(ordered, pl_module.objective, point)
         write_evaluation(evaluation, self.output, {"checkpoint": str(trainer.ckpt_path), "step": self.step})
+        for name in self.former.difference(results):  # of an earlier test, of other images
+            (self.output / BITSTREAMS / f"{name}.bin").unlink(missing_ok=True)
         print_evaluation(evaluation)
         print(f"files and numbers: {self.output}")
         means = {**evaluation.means(), "rd_loss_of_means": evaluation.rd_loss_of_means()}
         for logger in trainer.loggers:
             logger.log_metrics({f"test/{name}": value for name, value in means.items() if value is not None}, self.step)
             logger.save()
+
+
+def _names(results: Path) -> set[str]:
+    """Names of the images of a ``results.csv``; none where there is no such file."""
+    if not results.is_file():
+        return set()
+    with results.open(newline="") as file:
+        return {row["image"] for row in csv.DictReader(file) if Path(row.get("image") or "..").name == row["image"]}

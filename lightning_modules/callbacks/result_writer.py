@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +19,9 @@ from sga.bitstream import MAX_OVERHEAD_BYTES
 from sga.files import write_atomically
 from sga.images import write_image
 from sga.refinement.settings import step_dtype
+from sga.runs.claims import Claims
 from sga.runs.folder import BASE_BITSTREAMS, BITSTREAMS, FAILURES, IMAGES, RECONSTRUCTIONS
-from sga.runs.results import ImageResult, write_result
+from sga.runs.results import FILES, ImageResult, read_finished, write_result
 
 TOLERATED_GAP = 0.01
 """Largest relative difference of coded and estimated bits without a warning."""
@@ -60,7 +62,8 @@ class ResultWriter(pl.Callback):
                     write_atomically(self.output / FAILURES / f"{name}.txt", pl_module.failures[name].encode())
 
     def _write(self, image: RefinedImage, module: RefinementModule) -> None:
-        for folder, content in ((BITSTREAMS, image.photograph.file), (BASE_BITSTREAMS, image.photograph.base.file)):
+        files = {BITSTREAMS: image.photograph.file, BASE_BITSTREAMS: image.photograph.base.file}
+        for folder, content in files.items():
             target = self.output / folder / f"{image.name}.bin"
             write_atomically(target, content)
             if target.read_bytes() != content:
@@ -78,9 +81,53 @@ class ResultWriter(pl.Callback):
             "source": image.source,
             "model_hash": module.loaded.model_hash.hex(),
             "steps_in": arithmetic,
+            FILES: {folder: hashlib.sha256(content).hexdigest() for folder, content in files.items()},
         }
-        write_result(self.output, result, identity)
+        write_result(self.output, result, identity)  # last: from now on the image is finished
         (self.output / FAILURES / f"{image.name}.txt").unlink(missing_ok=True)
+
+
+class ImageClaims(pl.Callback):
+    """Callback that leaves images to the other processes of the same job that work on them; see :mod:`sga.runs.claims`.
+
+    An image that another process has finished since the job began is left alone too.
+
+    Args:
+        output: Folder of the run.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.output = Path(output)
+        self._claims: Claims | None = None
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, RefinementModule)
+        self._claims = Claims(self.output)
+        pl_module.take = self._take
+
+    def _take(self, name: str) -> bool:
+        assert self._claims is not None
+        if not self._claims.take(name):
+            return False
+        if read_finished(self.output, name) is None:
+            return True
+        self._claims.release(name)
+        return False
+
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
+    ) -> None:
+        assert self._claims is not None
+        for file in batch.files:
+            self._claims.release(file.name)
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives all images back."""
+        if self._claims is not None:
+            self._claims.close()
 
 
 class EndOnSigterm(pl.Callback):

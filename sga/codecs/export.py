@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from safetensors.torch import save
 from sga.codecs.base import Codec
 from sga.codecs.checkpoint_files import CONSTANTS, State
 from sga.codecs.tables import CDF, CDF_LENGTH, without_padding
+from sga.files import write_atomically
 
 
 def export_safetensors(codec: Codec, path: Path, metadata: Mapping[str, str]) -> None:
@@ -36,9 +38,11 @@ def export_safetensors(codec: Codec, path: Path, metadata: Mapping[str, str]) ->
             continue
         half = value.is_floating_point() and not name.startswith(("entropy_bottleneck", "gaussian_conditional"))
         tensors[name] = (value.half() if half else value).contiguous().cpu()
-    path.write_bytes(save(tensors, {"codec": type(codec).__name__, **metadata}))  # save_file's would be the owner's alone to read
+    write_atomically(path, save(tensors, {"codec": type(codec).__name__, **metadata}))
 
 
 def export_compressai(codec: Codec, path: Path) -> None:
     """Writes what ``python -m compressai.utils.eval_model checkpoint`` reads."""
-    torch.save({"state_dict": {name: value.cpu() for name, value in codec.net.state_dict().items()}}, path)
+    content = io.BytesIO()  # torch.save writes the name of a file into it
+    torch.save({"state_dict": {name: value.cpu() for name, value in codec.net.state_dict().items()}}, content)
+    write_atomically(path, content.getvalue())

@@ -14,7 +14,8 @@ import torch
 
 from sga.codecs.checkpoint_files import CheckpointError, CheckpointFile, read_file
 from sga.distortion import DistortionName
-from sga.download import download, download_progress, sha256_of
+from sga.download import download, download_progress
+from sga.files import sha256_of
 
 ZOO = "zoo:"
 LMBDAS: dict[DistortionName, tuple[float, ...]] = {

@@ -9,9 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, get_type_hints
 
-from sga.files import write_atomically
+from sga.files import sha256_of, write_atomically
 from sga.quality import ALWAYS, BPP_ESTIMATED, LATER, METRICS, RD_LOSS, SECONDS, Column, Quality, is_of
-from sga.runs.folder import IMAGES
+from sga.runs.folder import BASE_BITSTREAMS, BITSTREAMS, IMAGES
+
+FILES = "files"
+"""Key of a result file with the SHA-256 of each of the image's files, by folder."""
 
 BASE = "_base"
 """Suffix of the columns of the unrefined file."""
@@ -102,13 +105,13 @@ COLUMNS = _columns()
 """Columns of ``results.csv``, and keys of the JSON file of an image."""
 
 
-def write_result(output: Path, result: ImageResult, identity: Mapping[str, str]) -> None:
+def write_result(output: Path, result: ImageResult, identity: Mapping[str, Any]) -> None:
     """Writes ``images/NAME.json``, from which the image counts as finished.
 
     Args:
         output: Folder of the run.
         result: Result of the image.
-        identity: Entries that identify the result, such as the fingerprint of the settings.
+        identity: Entries that identify the result, such as the fingerprint of the settings, and :data:`FILES`.
     """
     content = {**result.row, **identity}
     write_atomically(output / IMAGES / f"{result.image}.json", json.dumps(content, indent=2).encode())
@@ -125,6 +128,30 @@ def read_result(output: Path, name: str) -> tuple[ImageResult, Mapping[str, Any]
     except (ValueError, KeyError, TypeError, OSError):
         return None
     return (result, content) if result.image == name else None
+
+
+def read_finished(output: Path, name: str) -> tuple[ImageResult, Mapping[str, Any]] | None:
+    """What :func:`read_result` returns, of an image whose files are there and whole; ``None`` for any other.
+
+    Results of earlier versions, which do not tell what their files hold, need them to be there alone.
+    """
+    found = read_result(output, name)
+    return found if found is not None and is_whole(output, name, found[1]) else None
+
+
+def is_whole(output: Path, name: str, content: Mapping[str, Any]) -> bool:
+    """Whether the files of an image are there and hold what ``content``, that of its result file, says."""
+    known = content.get(FILES, {})
+    try:
+        hashes = {folder: sha256_of(path) for folder, path in _files(output, name).items()}
+    except OSError:
+        return False
+    return all(known.get(folder, found) == found for folder, found in hashes.items())
+
+
+def _files(output: Path, name: str) -> dict[str, Path]:
+    """Files that a finished image needs, by folder."""
+    return {folder: output / folder / f"{name}.bin" for folder in (BITSTREAMS, BASE_BITSTREAMS)}
 
 
 def check_settings(output: Path, name: str, content: Mapping[str, Any], fingerprint: str) -> None:

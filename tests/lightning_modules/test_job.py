@@ -14,11 +14,13 @@ from data.refinement_data import ImageFile
 from lightning_modules.job import Job
 from lightning_modules.job_report import print_outcome, problem
 from lightning_modules.refinement_module import RefinementModule
+from sga.files import sha256_of
 from sga.images import read_image, write_image
 from sga.quality import Quality
 from sga.refinement.rounding import AtanhRounding
 from sga.refinement.schedules import Constant
-from sga.runs.folder import FAILURES, IMAGES, claim
+from sga.runs.claims import LOCK, Claims
+from sga.runs.folder import BASE_BITSTREAMS, BITSTREAMS, FAILURES, IMAGES, claim
 from sga.runs.results import ImageResult, write_result
 
 NAMES = ["a", "b", "c"]
@@ -59,10 +61,14 @@ def job(module: RefinementModule, pictures: Path, tmp_path: Path) -> Job:
 
 def do(job: Job, *names: str, **changes: Any) -> None:
     """Writes the results of images, as a process would."""
-    (job.output / IMAGES).mkdir(parents=True, exist_ok=True)
+    for folder in (IMAGES, BITSTREAMS, BASE_BITSTREAMS):
+        (job.output / folder).mkdir(parents=True, exist_ok=True)
     for file in job.files:
         if file.name in names:
-            identity = {"fingerprint": job.fingerprint, "source": file.sha256()}
+            for folder in (BITSTREAMS, BASE_BITSTREAMS):
+                (job.output / folder / f"{file.name}.bin").write_bytes(f"{folder} of {file.name}".encode())
+            hashes = {folder: sha256_of(job.output / folder / f"{file.name}.bin") for folder in (BITSTREAMS, BASE_BITSTREAMS)}
+            identity = {"fingerprint": job.fingerprint, "source": file.sha256(), "files": hashes}
             write_result(job.output, replace(RESULT, image=file.name, **changes), identity)
 
 
@@ -169,3 +175,66 @@ def test_results_of_other_settings_are_not_summarised(job: Job) -> None:
     do(other, "a")
     with pytest.raises(ValueError, match=r"holds results of other settings \(a\)"):
         job.finish()
+
+
+@pytest.mark.parametrize("folder", [BITSTREAMS, BASE_BITSTREAMS])
+@pytest.mark.parametrize("damage", ["deleted", "cut", "altered"])
+def test_an_image_whose_files_are_not_whole_is_not_finished(job: Job, folder: str, damage: str) -> None:
+    job.begin()
+    do(job, "a", "b")
+    assert job.begin() == {"a", "b"}
+    path = job.output / folder / "a.bin"
+    content = path.read_bytes()
+    if damage == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-1] + (b"" if damage == "cut" else b"?"))
+    assert job.begin() == {"b"} and job.finish().left == ["a", "c"]
+
+
+def test_results_that_do_not_tell_what_their_files_hold_need_them_to_be_there(job: Job) -> None:
+    job.begin()
+    do(job, "a", "b")
+    for name in ("a", "b"):
+        path = job.output / IMAGES / f"{name}.json"
+        content = json.loads(path.read_text())
+        del content["files"]
+        path.write_text(json.dumps(content))
+    (job.output / BITSTREAMS / "b.bin").unlink()
+    assert job.begin() == {"a"}
+
+
+def test_other_images_into_the_same_folder_are_refused_and_further_ones_are_not(job: Job, tmp_path: Path) -> None:
+    fewer, other = replace(job, files=job.files[:2]), replace(job, files=[ImageFile("d", tmp_path / "d.png")])
+    write_image(read_image(job.files[0].path).flip(-1), other.files[0].path)
+    fewer.begin()
+    do(fewer, "a", "b")
+    with pytest.raises(ValueError, match=r"holds results of 2 images that are not in this job's folder of images \(a, b\): choose"):
+        other.begin()
+    assert job.begin() == {"a", "b"}  # one more
+    assert replace(job, files=job.files[:1], beyond=job.files[1:]).begin() == {"a"}  # --data.limit=1
+    renamed = replace(job, files=[*job.files[:1], ImageFile("set_b_png", job.files[1].path), *other.files])
+    assert renamed.begin() == {"a"}  # another b has come, from another folder
+    claims = Claims(job.output)
+    assert claims.take("c")
+    with pytest.raises(ValueError, match=r"1 images that are not in this job's folder of images \(c\)"):
+        fewer.begin()  # at work on it, without a result yet
+    claims.close()
+    assert fewer.begin() == {"a", "b"}
+
+
+def test_images_that_another_process_holds_are_left_to_it(job: Job) -> None:
+    job.begin()
+    do(job, "a")
+    claims = Claims(job.output)
+    assert claims.take("b") and claims.take("c")
+    outcome = job.finish()
+    assert (outcome.left, outcome.held, outcome.summary) == (["b", "c"], ["b", "c"], None)
+    unfinished = "2 of 3 images are not finished; another process is refining 2 of them into"
+    assert problem(job, outcome) == (f"{unfinished} {job.output} now", 1)
+    claims.release("b")
+    do(job, "c")
+    claims.close()
+    outcome = job.finish()
+    assert (outcome.left, outcome.held) == (["b"], []) and outcome.summary is not None
+    assert not list(job.output.rglob(f"*{LOCK}")) and not list(job.output.rglob(".sga-tmp-*"))

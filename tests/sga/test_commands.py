@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -149,3 +150,35 @@ def test_the_help_of_a_job_names_the_command_as_it_was_called(
     with pytest.raises(SystemExit) as stop:
         commands.main([job, "--help"])
     assert stop.value.code == 0 and capsys.readouterr().out.startswith(f"usage: sga {job} ")
+
+
+def test_an_output_is_a_regular_file_of_this_machine(photo: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fifo = photo.with_name("fifo.png")
+    os.mkfifo(fifo)
+    for output, message in {
+        str(fifo): "is a FIFO, not a regular file",
+        "/dev/null": "is a device, not a regular file",
+        "s3://bucket/out.png": "is an address",
+    }.items():
+        for command, given in (("encode", photo), ("decode", file), ("export", "embedded")):
+            assert message in refused([command, str(given), "-o", output], capsys)
+    assert fifo.is_fifo() and not Path("s3:").exists()
+
+
+def test_a_home_in_a_path_is_expanded(photo: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(photo.parent))
+    assert codec.main(["decode", f"~/{file.name}", "--output=~/back.png"]) == 0
+    assert photo.with_name("back.png").is_file() and not Path("~").exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
+def test_a_failed_export_leaves_the_file_as_it_was(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / name
+    path.write_bytes(b"good")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SystemExit):
+        codec.main(["export", "embedded", "-o", str(path)])
+    assert path.read_bytes() == b"good" and [each.name for each in tmp_path.iterdir()] == [name]

@@ -11,7 +11,7 @@ from compressai.zoo import image
 from sga.codecs import ScaleHyperpriorCodec, zoo
 from sga.codecs.checkpoint import CheckpointError, model_hash
 from sga.codecs.zoo import LMBDAS, zoo_model
-from sga.download import sha256_of
+from sga.files import sha256_of
 from sga.loading import load_codec
 
 NAME = "zoo:bmshj2018-hyperprior/mse/4"

@@ -1,0 +1,138 @@
+"""A refinement that is killed before each of its file operations in turn, and run again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+from torch import Tensor
+
+import refine
+from data.refinement_data import RefinementDataModule
+from lightning_modules.job import Job
+from lightning_modules.refinement_cli import TRAINER_DEFAULTS
+from lightning_modules.refinement_module import RefinementModule
+from sga.codecs import ScaleHyperpriorCodec
+from sga.codecs.export import export_safetensors
+from sga.files import TEMPORARY
+from sga.images import write_image
+from sga.refinement.rounding import AtanhRounding
+from sga.refinement.schedules import Constant
+
+OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.symlink"}
+"""Events of the interpreter that are counted; a synchronisation with the disk is counted too, although it is no event."""
+
+EVERY = int(os.environ.get("KILL_EVERY", "10"))
+"""Operations between two kills: 1 tries every one, which takes many minutes."""
+
+
+def dies_at(number: int, folder: Path) -> None:
+    """Kills this process before its operation with this number, from 0, on a file of ``folder``."""
+    count = iter(range(sys.maxsize))
+
+    def tick() -> None:
+        if next(count) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in OPERATIONS and str(folder) in str(arguments[0]) + str(arguments[1]):
+            tick()
+
+    def sync(descriptor: int) -> None:
+        tick()
+        original(descriptor)
+
+    original, os.fsync = os.fsync, sync
+    sys.addaudithook(hook)
+
+
+def in_a_process(task: Callable[[], None]) -> int:
+    """Status of a copy of this process that does a task: 0 where it ended, -9 where it was killed. It starts in milliseconds."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            task()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def contents(output: Path) -> dict[str, Any]:
+    """Content of each file of a run by its path, without times; of curves, whose names hold the time, the number of files."""
+    found: dict[str, Any] = {}
+    for path in sorted(path for path in output.rglob("*") if not path.is_dir()):
+        name, folder = str(path.relative_to(output)), str(path.parent.relative_to(output))
+        if folder.startswith("tensorboard"):
+            found[folder] = found.get(folder, 0) + 1
+        elif path.suffix == ".json":
+            found[name] = timeless(json.loads(path.read_text()))
+        elif path.suffix == ".csv":
+            with path.open() as file:
+                found[name] = [timeless(row) for row in csv.DictReader(file)]
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+def timeless(content: Any) -> Any:
+    if not isinstance(content, dict):
+        return content
+    return {name: timeless(value) for name, value in content.items() if "seconds" not in name}
+
+
+@pytest.fixture
+def module(small_codec: ScaleHyperpriorCodec, tmp_path: Path) -> RefinementModule:
+    export_safetensors(small_codec, tmp_path / "codec.safetensors", {"lmbda": "0.013", "distortion": "mse"})
+    # No steps: gradients do not survive a fork.
+    return RefinementModule(str(tmp_path / "codec.safetensors"), steps=0, rounding=AtanhRounding(), temperature=Constant(0.3))
+
+
+@pytest.fixture
+def photos(crop: Tensor, tmp_path: Path) -> Path:
+    (tmp_path / "photos").mkdir()
+    for i in range(2):
+        write_image(crop.roll(i, -1), tmp_path / f"photos/{i}.png")
+    return tmp_path / "photos"
+
+
+def test_a_refinement_that_is_killed_anywhere_and_run_again_is_as_if_it_was_not(
+    module: RefinementModule, photos: Path, tmp_path: Path
+) -> None:
+    def run(output: Path) -> None:
+        data = RefinementDataModule(str(photos))
+        trainer = pl.Trainer(**{**TRAINER_DEFAULTS, "accelerator": "cpu"})  # type: ignore[arg-type]
+        refine.work(trainer, module, data, Job(output, {"steps": 0}, module, data.files, config="seed: 0\nmodel: {}\n"))
+
+    def killed(output: Path, number: int) -> None:
+        dies_at(number, output)
+        run(output)
+
+    assert in_a_process(lambda: run(tmp_path / "whole")) == 0
+    expected = contents(tmp_path / "whole")
+    assert len(expected["results.csv"]) == 2 and not any(TEMPORARY in name or name.endswith(".lock") for name in expected)
+    output, number, left = tmp_path / "run", 0, 0
+    while (status := in_a_process(partial(killed, output, number))) != 0:
+        assert status == -signal.SIGKILL
+        left += any(output.glob(f"images/{TEMPORARY}*"))
+        assert in_a_process(lambda: run(output)) == 0, number
+        assert contents(output) == expected, number
+        shutil.rmtree(output)
+        number += EVERY
+    assert contents(output) == expected
+    assert number >= 50 and (left or EVERY > 1)  # some of them left a temporary file to sweep
