@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
-import pytorch_lightning as pl
 import torch
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from sga.cli import fail
@@ -50,7 +50,7 @@ class CommandLine(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser with ``--config`` and the help of this command."""
         parser = OneLineParser(
-            **{"description": self.description, "dump_header": [f"pytorch_lightning=={pl.__version__}"], **kwargs}
+            **{"description": self.description, "dump_header": [f"pytorch_lightning=={version('pytorch-lightning')}"], **kwargs}
         )
         parser.add_argument("-c", "--config", action=ActionConfigFile, help=self.config_help)
         return parser

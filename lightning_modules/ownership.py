@@ -6,8 +6,7 @@ import re
 from enum import StrEnum
 from pathlib import Path
 
-from data.folders import EXTENSIONS
-from data.named_sets import CHECKSUMS
+from data.folders import CHECKSUMS, EXTENSIONS
 from lightning_modules.training_run import BEST, LAST
 from sga.runs.folder import CONFIG, MARK, is_report, is_run
 
