@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -47,7 +48,8 @@ class LastCheckpoint(Checkpoint):
     batches, after a checkpoint, by raising :class:`Stopped`. A signal may reach ranks at different steps, so they agree on it
     every :data:`LOOK_EVERY` steps. A second Ctrl-C ends the run at once.
 
-    At the last batch of an epoch nothing is written: a checkpoint that is due is written one batch later, after the validation.
+    Where a validation follows a batch, and at the end of an epoch, nothing is written: a checkpoint that is due is written one
+    batch later, so that it holds what the validation led to (the best checkpoint, the plateau of the learning rate).
     The file takes its name when the next batch begins: only then has Lightning logged the values of the step that it holds. If
     it had its name earlier, a run that is killed in between would lack those values in its curves.
 
@@ -76,15 +78,16 @@ class LastCheckpoint(Checkpoint):
         for signum in WISHES:
             signal.signal(signum, self._remember)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         step = trainer.global_step
         if step == self._step:
             return  # gradients are being accumulated
         self._step = step
         self._agreed = max(self._agreed, self._agree(trainer))
         self._due = self._due or self._agreed > NOTHING or step % self.every_steps == 0
-        # Resuming from the last batch of an epoch, Lightning leaves out the validation that follows it.
-        if self._due and not (trainer.is_last_batch and trainer.num_training_batches > 1):
+        if self._due and not _validation_follows(trainer, batch_idx):
             self._save(trainer)
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
@@ -133,6 +136,21 @@ class LastCheckpoint(Checkpoint):
                 logger.save()
             self._unnamed.replace(self.path)
         self._is_unnamed = False
+
+
+def _validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether a validation, or the end of an epoch, comes before the next batch; resuming in between, Lightning leaves it out.
+
+    Where it comes after every batch it counts as never: there is no later batch to wait for.
+    """
+    if trainer.is_last_batch:
+        return trainer.num_training_batches > 1
+    every, epochs = trainer.val_check_batch, trainer.check_val_every_n_epoch
+    if every in (None, 1, math.inf):
+        return False
+    if epochs is None:  # counted over epochs
+        return (trainer.fit_loop.total_batch_idx + 1) % int(every) == 0
+    return (trainer.current_epoch + 1) % epochs == 0 and (batch_idx + 1) % int(every) == 0
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
