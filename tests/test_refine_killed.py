@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
 
 import refine
@@ -64,6 +65,7 @@ def in_a_process(task: Callable[[], None]) -> int:
         code = 1
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            torch.set_num_threads(1)  # the other threads of this process are not copied, and waited for would never come
             task()
             code = 0
         except BaseException:
