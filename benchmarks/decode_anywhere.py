@@ -2,7 +2,7 @@
 
 The control is CompressAI's own way, the hyper-synthesis in fp32: how many tables of how many photographs it finds otherwise.
 
-    python -m benchmarks.decode_anywhere PHOTOGRAPH [PHOTOGRAPH ...]
+    python benchmarks/decode_anywhere.py PHOTOGRAPH [PHOTOGRAPH ...]
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _encode(photographs: list[Path], folder: Path) -> None:
 
 def _found_under(variables: dict[str, str], folder: Path) -> list[Found]:
     output = folder / "found.pt"
-    command = [sys.executable, "-m", "benchmarks.decode_anywhere", "--decode", str(folder), str(output)]
+    command = [sys.executable, __file__, "--decode", str(folder), str(output)]
     subprocess.run(command, check=True, env={**os.environ, **variables})
     found: list[Found] = torch.load(output, weights_only=True)
     return found

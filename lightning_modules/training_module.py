@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lightning_modules.compilation import compile_transforms
 from lightning_modules.optimiser import WallTimeCosine, adam, cosine, soap
 from lightning_modules.variable_rate import lmbdas_of, loss_weight
 from sga.codecs import Codec
@@ -64,7 +65,7 @@ class TrainingModule(pl.LightningModule):
         plateau_patience: Validations without improvement before the learning rate is halved.
         clip_norm: Largest norm of the codec's gradient; the quantiles' is left alone.
         max_skipped_steps: So many non-finite steps in a row end the training.
-        compile: Compile the transforms with inductor. It pays from some thousand steps on.
+        compile: Compile the transforms with inductor, given a C++ compiler. It pays from some thousand steps on.
         warm_start: Checkpoint whose weights training starts from, of any kind that ``refine.py`` reads, and of any codec with
             the same transforms.
         seed: Seed of the training noise.
@@ -127,8 +128,7 @@ class TrainingModule(pl.LightningModule):
             if new:
                 rank_zero_info(f"{warm_start}: another architecture; not in it and trained from scratch: {', '.join(new)}")
         if compile:
-            for transform in self.codec.transforms:
-                transform.compile()
+            compile_transforms(self.codec)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """The loss of a batch of crops ``[B, 3, H, W]``."""

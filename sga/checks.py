@@ -1,8 +1,11 @@
-"""Checks of settings."""
+"""Checks of settings, and of what the machine has."""
 
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import sys
 
 
 def require_positive(**settings: float) -> None:
@@ -10,3 +13,8 @@ def require_positive(**settings: float) -> None:
     for name, value in settings.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be above 0, not {value}")
+
+
+def cpp_compiler() -> str | None:
+    """Path of the C++ compiler that PyTorch's inductor would call; ``None`` where there is none."""
+    return shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++"))

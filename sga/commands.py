@@ -1,7 +1,7 @@
 """Neural image codecs with refined latents: one photograph to one file and back, and jobs on many.
 
 encode, decode, info and export handle one file each. refine, train, study and report have
-options of their own: sga refine --help.
+options of their own: sga refine --help. doctor checks this machine and installation.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ JOBS = {
     "refine": ("refine", "Refine the images of a folder; writes files, metrics and curves."),
     "train": ("train", "Train a codec, or test it from files: fit, validate, test."),
     "study": ("study", "Refine images in many ways: many runs of refine, resumable."),
+    "doctor": ("sga.doctor", "Check this machine and installation; says what to do about what does not work."),
     "report": ("reports.__main__", "Make a page with curves, tables and pictures of finished runs."),
 }
 """Module with the ``main`` of each job, and its line of the help."""

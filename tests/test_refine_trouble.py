@@ -113,7 +113,7 @@ def test_a_cut_bitstream_is_written_again(folder: Path, tmp_path: Path) -> None:
 def test_a_name_of_dots_alone_stays_in_its_folder(folder: Path, tmp_path: Path) -> None:
     (folder / "0.png").rename(folder / "...png")
     assert refine.main(arguments(folder / "...png", tmp_path / "run")) == 0
-    assert [path.name for path in (tmp_path / "run/images").iterdir()] == ["photographs____png.json"]
+    assert [path.name for path in (tmp_path / "run/images").iterdir()] == ["__.json"]
     assert not list((tmp_path / "run").glob("events*")) and len(list((tmp_path / "run/tensorboard").iterdir())) == 2
 
 

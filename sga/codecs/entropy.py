@@ -63,6 +63,12 @@ def channel_indexes(symbols: Tensor) -> Tensor:
     return channels.view(1, -1, 1, 1).expand(symbols.shape)
 
 
+def require_symbols(symbols: Tensor) -> None:
+    """Raises ValueError where a symbol is not finite or is absurdly large."""
+    if not symbols.abs().max() < MAX_SYMBOL:  # NaN too
+        raise ValueError("latents diverged: their values are not finite or absurdly large; use a smaller learning rate")
+
+
 def compress(model: EntropyModel, symbols: Tensor, indexes: Tensor) -> bytes:
     """The string of integer-valued ``symbols`` (batch of 1, on the CPU), each coded with the table of its index.
 
@@ -71,8 +77,7 @@ def compress(model: EntropyModel, symbols: Tensor, indexes: Tensor) -> bytes:
         RuntimeError: The coding tables were not made.
     """
     tables = _tables(model)
-    if not symbols.abs().max() < MAX_SYMBOL:  # NaN too
-        raise ValueError("latents diverged: their values are not finite or absurdly large; use a smaller learning rate")
+    require_symbols(symbols)
     return rans.encode(symbols, indexes, tables)
 
 

@@ -67,7 +67,8 @@ def ambiguous(values: Tensor, bound: Tensor, borders: Tensor) -> Tensor:
         borders: Ascending, ``[n]``.
     """
     reach = 2 * CAREFUL * bound + 4 * UNIT * values.abs()  # the second for the sums below
-    return torch.bucketize(values - reach, borders) != torch.bucketize(values + reach, borders)
+    below, above = (torch.bucketize(value.contiguous(), borders) for value in (values - reach, values + reach))
+    return below != above
 
 
 def settle(symbols: Tensor, unsettled: Callable[[Tensor], Tensor], reach: int) -> Tensor:

@@ -20,6 +20,7 @@ from sga.codecs.entropy import (
     factorised_bits,
     gaussian_bits,
     medians,
+    require_symbols,
     table_borders,
     table_indexes,
 )
@@ -109,6 +110,7 @@ class ScaleHyperpriorCodec(Codec):
         adaptation = quantised.adaptations[0] if quantised.adaptations else None
         gain = None if quantised.gain is None else float(quantised.gain)
         symbols_z = torch.round(quantised.z_hat.double().cpu() - offsets)
+        require_symbols(symbols_z)
         if self.settles:
             found = partial(self._ambiguous, offsets=offsets, gain=gain, adaptation=adaptation)
             symbols_z = settle(symbols_z, found, self.stride // self.y_stride)
