@@ -83,9 +83,12 @@ class Bitstream:
         """The file.
 
         Raises:
-            BitstreamError: A side or the number of pixels is over the limit of the format.
+            BitstreamError: A side or the number of pixels is over the limit of the format, or a string is of an earlier version,
+                in which escapes are written otherwise.
         """
         check_size(self.height, self.width)
+        if any(isinstance(string, InlineString) for string in self.strings):
+            raise BitstreamError("strings of an earlier version are read, but not written")
         *first, last = reversed(self.strings)
         gain = b"" if self.gain is None else _GAIN.pack(self.gain)
         payload = gain + b"".join(_leb128(len(string)) + string for string in first) + last
@@ -165,7 +168,6 @@ def decode_image(loaded: LoadedCodec, data: bytes) -> Tensor:
         BitstreamError: See :meth:`Bitstream.from_bytes`; the file was written with another model, or is too large for the memory.
     """
     stream = _stream_of(loaded, data)
-    _require_memory(loaded, stream.height, stream.width)
     try:
         y_hat = loaded.codec.decode(stream.strings, *padded_size(stream.height, stream.width, loaded.codec.stride), stream.gain)
     except ValueError as error:  # a crafted file: its checksums are right and its strings are not the model's
@@ -190,7 +192,7 @@ def decode_latents(loaded: LoadedCodec, data: bytes) -> Quantised:
 
 
 def _stream_of(loaded: LoadedCodec, data: bytes) -> Bitstream:
-    """A file that this model has written."""
+    """A file that this model has written, of an image that the memory holds."""
     stream = Bitstream.from_bytes(data)
     if stream.model_hash != loaded.model_hash:
         raise BitstreamError(
@@ -199,6 +201,7 @@ def _stream_of(loaded: LoadedCodec, data: bytes) -> Bitstream:
         )
     if (stream.gain is not None) != loaded.codec.variable_rate:
         raise BitstreamError("the payload is not of this model: one of the two has a gain, and the other has none")
+    _require_memory(loaded, stream.height, stream.width)
     return stream
 
 

@@ -96,6 +96,9 @@ def test_files_of_every_version_are_read() -> None:
         stream = Bitstream.from_bytes(data)
         assert (stream.height, stream.width, stream.strings) == (5, 7, [b"y", b"z"])
         assert stream.gain == (1 if data[3] == 3 else None)
+        if data[3] < 4:
+            with pytest.raises(BitstreamError, match="not written"):
+                stream.to_bytes()
     with_gain = Bitstream.from_bytes(forged(5, 7, b"\x00\x40\x01zy", count=130))
     assert with_gain.gain == 2 and Bitstream.from_bytes(with_gain.to_bytes()) == with_gain
 
