@@ -125,8 +125,10 @@ class LastCheckpoint(Checkpoint):
         return wish
 
     def _save(self, trainer: pl.Trainer) -> None:
-        trainer.save_checkpoint(self._unnamed)
-        self._saved_at, self._due, self._is_unnamed = time.monotonic(), False, True
+        self._saved_at, self._due = time.monotonic(), False
+        if not trainer.fast_dev_run:  # a trial leaves nothing behind
+            trainer.save_checkpoint(self._unnamed)
+            self._is_unnamed = True
         if self._agreed == SAVE:
             self._agreed = NOTHING
 

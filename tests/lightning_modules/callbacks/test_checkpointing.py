@@ -74,3 +74,8 @@ def test_a_training_stopped_at_any_step_ends_as_one_that_was_not(stop: int, opti
     again, others_again = fit(tmp_path / "stopped", resume=True, **options)
     assert torch.equal(again, weights)
     assert others_again == others and others[0] is not None
+
+
+def test_a_trial_run_writes_no_checkpoint(tmp_path: Path) -> None:
+    fit(tmp_path, fast_dev_run=3)
+    assert not list(tmp_path.iterdir())
