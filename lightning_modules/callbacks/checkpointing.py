@@ -126,7 +126,7 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         self._saved_at, self._due = time.monotonic(), False
-        if not trainer.fast_dev_run:  # a trial leaves nothing behind
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # a trial leaves nothing behind
             trainer.save_checkpoint(self._unnamed)
             self._is_unnamed = True
         if self._agreed == SAVE:
