@@ -14,7 +14,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 import lightning_modules.quiet  # noqa: F401  (before the project's other modules)
 from lightning_modules.callbacks.checkpointing import Stopped
 from lightning_modules.training_cli import TrainingCLI
-from lightning_modules.training_run import after_signal
+from lightning_modules.training_run import after_signal, let_others_in
 from sga.allocator import keep_freed_memory
 from sga.cli import errors_in_one_line
 
@@ -27,6 +27,8 @@ def main(args: list[str] | None = None, prog: str = "train.py") -> int:
             TrainingCLI(sys.argv[1:] if args is None else args, prog)
         except Stopped as stop:
             return after_signal(stop)
+        finally:
+            let_others_in()
     return 0
 
 

@@ -26,7 +26,14 @@ from lightning_modules.command_line import ACCELERATOR, CommandLine, with_config
 from lightning_modules.ownership import Owner, refuse_foreign
 from lightning_modules.training_configs import known_configs, training_configs
 from lightning_modules.training_module import MONITOR, TrainingModule
-from lightning_modules.training_run import BEST, LAST, check_same_training, checkpoint_to_measure, checkpoint_to_resume
+from lightning_modules.training_run import (
+    BEST,
+    LAST,
+    check_same_training,
+    checkpoint_to_measure,
+    checkpoint_to_resume,
+    keep_others_out,
+)
 from sga.cli import fail
 from sga.files import replacing
 from sga.runs.folder import CONFIG
@@ -116,7 +123,10 @@ class TrainingCLI(CommandLine):
         """The trainer of the configuration, with the logger, the checkpoints and the callbacks of the project added."""
         config = self.config[self.subcommand]
         output = Path(config.output)
-        self.resumed = checkpoint_to_resume(config.resume, output) if self.subcommand == "fit" else None
+        self.resumed: Path | None = None
+        if self.subcommand == "fit":
+            keep_others_out(output)
+            self.resumed = checkpoint_to_resume(config.resume, output)
         self.step = 0
         if self.resumed is not None:
             training = read_training(self.resumed)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock, FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_modules import slurm
@@ -16,9 +17,41 @@ from lightning_modules.training_module import TrainingModule
 from sga.codecs.checkpoint import codec_spec
 
 LAST, BEST = "last.ckpt", "best.ckpt"
+LOCK = ".training.lock"
+_HELD: dict[Path, BaseFileLock] = {}
+"""Locks of this process: one that is not referred to is released."""
 
 FIXED = ("lmbda", "distortion", "optimiser", "schedule", "learning_rate", "auxiliary_learning_rate")
 """Settings of the module that a resumed run cannot change."""
+
+
+def keep_others_out(output: Path) -> None:
+    """Keeps other trainings out of a folder until :func:`let_others_in`, or this process ends; only the first rank does.
+
+    The lock is the kernel's, so that it ends with the process however that ends, and holds across the machines of a cluster whose
+    file system has locks. Where it has none, nobody is kept out.
+
+    Raises:
+        ValueError: Another training works in the folder.
+    """
+    if rank_zero_only.rank != 0 or output.resolve() in _HELD:  # type: ignore[attr-defined]
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(output / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"--output {output}: another training works in it; wait for its end, or choose another folder") from None
+    except NotImplementedError:
+        return
+    _HELD[output.resolve()] = lock
+
+
+def let_others_in() -> None:
+    """Ends what :func:`keep_others_out` began."""
+    while _HELD:
+        _, lock = _HELD.popitem()
+        lock.release()
 
 
 def checkpoint_to_measure(output: Path) -> Path:

@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from lightning_modules.callbacks.checkpointing import LastCheckpoint
 from lightning_modules.training_module import TrainingModule
+from lightning_modules.training_run import keep_others_out, let_others_in
 from tests.training import ROOT, arguments, weights
 
 STEPS = 40
@@ -223,3 +224,18 @@ def test_a_damaged_last_checkpoint_is_one_line(photographs: Path, tmp_path: Path
         train.main(arguments(photographs, tmp_path / "run"))
     assert stop.value.code == 2
     assert "run/last.ckpt is damaged or no checkpoint" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_second_training_is_kept_out_until_the_first_ends_even_if_it_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import sys, pathlib; from lightning_modules.training_run import keep_others_out; "
+        f"keep_others_out(pathlib.Path({str(tmp_path)!r})); print('in', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"in\n"
+        with pytest.raises(ValueError, match="another training works in it"):
+            keep_others_out(tmp_path)
+        other.kill()
+    keep_others_out(tmp_path)
+    keep_others_out(tmp_path)  # this process's own is no other
+    let_others_in()
