@@ -37,7 +37,7 @@ def keep_others_out(output: Path) -> None:
     if rank_zero_only.rank != 0 or output.resolve() in _HELD:  # type: ignore[attr-defined]
         return
     output.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output / LOCK, timeout=0)
+    lock = FileLock(output / LOCK, timeout=5)  # one that was just told to stop may be ending
     try:
         lock.acquire()
     except Timeout:
