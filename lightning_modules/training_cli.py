@@ -120,22 +120,9 @@ class TrainingCLI(CommandLine):
             config.model.warm_start, config.model.compile = None, False
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """The trainer of the configuration, with the logger, the checkpoints and the callbacks of the project added."""
+        """The trainer of the configuration, with the project's logger, checkpoints and callbacks; writes nothing."""
         config = self.config[self.subcommand]
         output = Path(config.output)
-        self.resumed: Path | None = None
-        if self.subcommand == "fit":
-            keep_others_out(output)
-            self.resumed = checkpoint_to_resume(config.resume, output)
-        self.step = 0
-        if self.resumed is not None:
-            training = read_training(self.resumed)
-            check_same_training(self.resumed, training, self.config_init[self.subcommand].model)
-            self.step = int(training["global_step"])
-        if config.trainer.logger is None or config.trainer.logger is True:
-            # No version: a resumed run continues its curves. Values that a killed run logged after its checkpoint are purged.
-            purge: dict[str, Any] = {"purge_step": self.step} if self.subcommand == "fit" else {}
-            kwargs["logger"] = TensorBoardLogger(output, name="tensorboard", version="", default_hp_metric=False, **purge)
         callbacks = [
             *(self.config_init[self.subcommand].trainer.callbacks or []),
             LastCheckpoint(output / LAST, config.checkpoint_every, config.checkpoint_minutes),
@@ -155,7 +142,15 @@ class TrainingCLI(CommandLine):
         plugins = [AtomicCheckpointIO(), *filter(None, [slurm.cluster_environment()])]
         trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
         slurm.check_tasks(trainer.num_devices, trainer.num_nodes)
+        self._log_into_run(trainer)
         return trainer
+
+    def _log_into_run(self, trainer: pl.Trainer, **settings: Any) -> None:
+        """Puts TensorBoard's logger of the run's folder in the place of Lightning's default; one that was asked for stays."""
+        config = self.config[self.subcommand]
+        if config.trainer.logger in (None, True) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            # No version: a resumed run continues its curves.
+            trainer.logger = TensorBoardLogger(config.output, name="tensorboard", version="", default_hp_metric=False, **settings)
 
     def before_test(self) -> None:
         """Turns TF32 off: files are coded in full fp32."""
@@ -173,13 +168,19 @@ class TrainingCLI(CommandLine):
             raise ValueError("validate needs images: give their folder with --data.valid")
 
     def before_fit(self) -> None:
-        """Resumes from the checkpoint that ``--resume`` selects, if any."""
+        """Keeps other trainings out of the folder, and resumes from the checkpoint that ``--resume`` selects, if any."""
         config = self.config_init[self.subcommand]
         if config.ckpt_path is not None:
             raise ValueError(f"fit goes on from a checkpoint with --resume {config.ckpt_path}, not with --ckpt_path")
-        if self.resumed is not None:
-            last = self.trainer.max_steps
-            state = f"the run is finished (--trainer.max_steps {last})," if 0 <= last <= self.step else "going on"
-            rank_zero_only(print)(f"{state} from {self.resumed}, step {self.step}")
-            config.ckpt_path = str(self.resumed)
+        output = Path(config.output)
+        keep_others_out(output)
+        resumed, step = checkpoint_to_resume(config.resume, output), 0
+        if resumed is not None:
+            training = read_training(resumed)
+            check_same_training(resumed, training, config.model)
+            step, last = int(training["global_step"]), self.trainer.max_steps
+            state = f"the run is finished (--trainer.max_steps {last})," if 0 <= last <= step else "going on"
+            rank_zero_only(print)(f"{state} from {resumed}, step {step}")
+            config.ckpt_path = str(resumed)
             config.weights_only = True  # checkpoints hold plain types alone
+        self._log_into_run(self.trainer, purge_step=step)  # values that a killed run logged after its checkpoint
