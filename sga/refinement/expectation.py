@@ -25,12 +25,15 @@ from torch import Tensor
 
 from sga.codecs.latents import Latents
 from sga.refinement.relaxation import Adaptations, Method, Problem, Relaxation, Relaxed
-from sga.refinement.rounding import Rounding, SigmoidScaledLogitRounding
+from sga.refinement.rounding import Rounding, SigmoidScaledLogitRounding, hard_round
 from sga.refinement.schedules import Ramp, Schedule
+
+SILENT = 0.01
+"""Bits an element up to which a channel of z says nothing."""
 
 
 class ExpectedRounding(Method):
-    """The expected loss of rounding y at random, see the module; z is sampled.
+    """The expected loss of rounding y at random, see the module; z is sampled, but for its channels that say nothing, which stay.
 
     Args:
         z: Relaxation of z, whose rounding changes the prior of y and has no such expectation.
@@ -68,6 +71,7 @@ class Expectation(Relaxation):
     def __init__(self, method: ExpectedRounding, problem: Problem) -> None:
         self.method, self.problem = method, problem
         self.curvature = curvature(problem, method.probes)
+        self._speaking = speaking(problem)
         self._cell: _Cell | None = None
 
     def __call__(self, latents: Latents, adaptations: Adaptations, tau: float, step: int, steps: int) -> Relaxed:
@@ -80,7 +84,7 @@ class Expectation(Relaxation):
             return y if self._cell is None or offset is None else self._cell.follow(y, offset)
 
         def round_z(z: Tensor, offset: Tensor | None) -> Tensor:
-            return self.method.z(z, offset, tau, self.problem.noise)
+            return torch.where(self._speaking, self.method.z(z, offset, tau, self.problem.noise), hard_round(z, offset))
 
         mean = replace(codec.quantise(latents, round_y, round_z), adaptations=adaptations)
         (offset,) = about
@@ -124,6 +128,18 @@ class Expectation(Relaxation):
             low = torch.where(falls, cell.floor - 1, cell.floor)
             high = torch.where(stays, low, low + 1)
             cell.stop(y, low, high)
+
+
+def speaking(problem: Problem) -> Tensor:
+    """Which channels of z say anything of an image, bool ``[B, N, 1, 1]``: those with bits in the base.
+
+    Training leaves most channels at one value, for nothing, and any other costs some 30 bits. Adam would move such a channel as far
+    in a step as the others.
+    """
+    z_hat = problem.start.z_hat
+    if z_hat is None:
+        return torch.ones((), dtype=torch.bool)
+    return problem.codec.bits_of_z(z_hat).mean((2, 3), keepdim=True) > SILENT
 
 
 def curvature(problem: Problem, probes: int) -> Tensor:

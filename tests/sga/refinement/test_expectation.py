@@ -202,6 +202,16 @@ def test_it_needs_fewer_steps_than_sampling(embedded: LoadedCodec, photograph: T
     assert losses[0] < losses[1]
 
 
+def test_channels_of_z_that_say_nothing_stay(embedded: LoadedCodec, photograph: Tensor) -> None:
+    x = pad(to_float(photograph[:, 100:228, 200:328]), 64)[None]
+    settings = replace(FAST, steps=3, evaluate_every=1, learning_rate_z=0.3, select="last")
+    found = refine(embedded.codec, x, [(128, 128)], FIXED, settings, [0])
+    moved = (found.latents.z - embedded.codec.analyse(x).z).abs().amax((0, 2, 3))
+    silent = embedded.codec.bits_of_z(found.base.z_hat).mean((0, 2, 3)) <= 0.01
+    assert silent.sum() > 64  # most of them, in this model
+    assert moved[silent].max() < 1e-6 and moved[~silent].min() > 0.1
+
+
 def test_probes_are_needed() -> None:
     with pytest.raises(ValueError, match="probes"):
         ExpectedRounding(probes=0)
