@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_modules.soap import Soap
 from sga.codecs import Codec
@@ -34,34 +34,27 @@ def _groups(codec: Codec, learning_rate: float, auxiliary_learning_rate: float) 
     )
 
 
-class WallTimeCosine(LRScheduler):
-    """Linear warm-up over steps, then a cosine over wall time, of the first group; the others stay as they are.
-
-    The clock starts with the schedule, so that a compilation counts, and goes on where a checkpoint has it. It is for one device:
-    each would go by its own clock.
+class Cosine(LRScheduler):
+    """Linear warm-up over steps, then a cosine to the end of the training, of the first group; the others stay as they are.
 
     Args:
         optimizer: Its learning rates are the highest.
         final_learning_rate: At the end.
         warmup_steps: Steps of the warm-up.
-        seconds: Length of the whole training.
+        steps: Steps of the whole training.
     """
 
-    def __init__(self, optimizer: Optimizer, final_learning_rate: float, warmup_steps: int, seconds: float) -> None:
-        self.final_learning_rate, self.warmup_steps, self.seconds = final_learning_rate, warmup_steps, seconds
-        self.elapsed = 0.0
-        self._last = time.monotonic()
+    option, unit, each = "--trainer.max_steps", "steps", 1
+    """Where its length comes from, and in which unit, of so many of the schedule's own."""
+
+    def __init__(self, optimizer: Optimizer, final_learning_rate: float, warmup_steps: int, steps: float) -> None:
+        self.final_learning_rate, self.warmup_steps, self.length = final_learning_rate, warmup_steps, steps
         super().__init__(optimizer)
 
     @property
     def progress(self) -> float:
         """From 0 to 1, the end."""
-        return min(1.0, self.elapsed / self.seconds)
-
-    def step(self, epoch: int | None = None) -> None:
-        now = time.monotonic()
-        self.elapsed, self._last = self.elapsed + now - self._last, now
-        super().step(epoch)
+        return min(1.0, max(0.0, (self.last_epoch - self.warmup_steps) / max(1, self.length - self.warmup_steps)))
 
     def get_lr(self) -> list[float | torch.Tensor]:
         first, *others = self.base_lrs
@@ -70,21 +63,52 @@ class WallTimeCosine(LRScheduler):
         return [warm * (self.final_learning_rate + (first - self.final_learning_rate) * falling), *others]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"last_epoch": self.last_epoch, "elapsed": self.elapsed, "base_lrs": list(self.base_lrs)}
+        return {"last_epoch": self.last_epoch, "length": self.length, "base_lrs": list(self.base_lrs)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on where a checkpoint has it; one of another length would make the rate jump.
+
+        Raises:
+            ValueError: The training was to have another length; an old checkpoint does not say.
+        """
+        length = state_dict.get("length", self.length)
+        if length != self.length:
+            raise ValueError(
+                f"the run's cosine ends after {length / self.each:g} {self.unit}, not {self.length / self.each:g}: leave {self.option} "
+                "as it was, or train on from the run's weights: --output NEW --model.warm_start RUN/best.ckpt"
+            )
+        super().load_state_dict(state_dict)
+
+
+class WallTimeCosine(Cosine):
+    """A :class:`Cosine` over wall time.
+
+    The clock starts with the schedule, so that a compilation counts, and goes on where a checkpoint has it. It is for one device:
+    each would go by its own clock.
+
+    Args:
+        optimizer, final_learning_rate, warmup_steps: See :class:`Cosine`.
+        seconds: Length of the whole training.
+    """
+
+    option, unit, each = "--model.minutes", "minutes", 60
+
+    def __init__(self, optimizer: Optimizer, final_learning_rate: float, warmup_steps: int, seconds: float) -> None:
+        self.elapsed, self._last = 0.0, time.monotonic()
+        super().__init__(optimizer, final_learning_rate, warmup_steps, seconds)
+
+    @property
+    def progress(self) -> float:
+        return min(1.0, self.elapsed / self.length)
+
+    def step(self, epoch: int | None = None) -> None:
+        now = time.monotonic()
+        self.elapsed, self._last = self.elapsed + now - self._last, now
+        super().step(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "elapsed": self.elapsed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self._last = time.monotonic()
-
-
-def cosine(optimizer: Optimizer, final_learning_rate: float, warmup_steps: int, steps: int) -> LambdaLR:
-    """Linear warm-up, then a cosine to ``final_learning_rate`` at ``steps``, of the first group; the second stays as it is."""
-    least = final_learning_rate / optimizer.param_groups[0]["lr"]
-
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / (warmup_steps + 1)
-        done = min(1.0, (step - warmup_steps) / max(1, steps - warmup_steps))
-        return float(least + (1 - least) * 0.5 * (1 + math.cos(math.pi * done)))
-
-    return LambdaLR(optimizer, [factor, lambda _: 1.0])

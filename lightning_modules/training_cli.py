@@ -40,12 +40,20 @@ from sga.runs.folder import CONFIG
 
 
 class SaveConfig(SaveConfigCallback):
-    """Callback that writes the resolved configuration into the folder of the run; a resumed run overwrites it."""
+    """Callback that writes the resolved configuration into the folder of the run; a resumed run overwrites it.
+
+    It does so once the run has taken up its checkpoint: one that is refused leaves the folder as it was.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Nothing yet."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.save_config(trainer, pl_module, "fit")
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Writes ``config.yaml``; called once, on the first rank."""
-        if stage != "fit":
-            return
+        """Writes ``config.yaml``."""
         output = Path(self.config.output)
         output.mkdir(parents=True, exist_ok=True)
         with replacing(output / CONFIG) as temporary:

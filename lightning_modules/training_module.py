@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_modules.compilation import compile_transforms
-from lightning_modules.optimiser import WallTimeCosine, adam, cosine, soap
+from lightning_modules.optimiser import Cosine, WallTimeCosine, adam, soap
 from lightning_modules.variable_rate import lmbdas_of, loss_weight
 from sga.codecs import Codec
 from sga.codecs.checkpoint import CheckpointError, codec_spec, load_weights, without_tables
@@ -221,7 +221,7 @@ class TrainingModule(pl.LightningModule):
         total = self.trainer.estimated_stepping_batches
         if not math.isfinite(total):
             raise ValueError("the cosine schedule needs an end: give --trainer.max_steps")
-        scheduler = cosine(optimizer, self.final_learning_rate, self.warmup_steps, int(total))
+        scheduler = Cosine(optimizer, self.final_learning_rate, self.warmup_steps, int(total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:

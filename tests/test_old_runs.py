@@ -80,11 +80,10 @@ def test_the_configuration_of_an_old_training_parses(command: str, tmp_path: Pat
     assert (model["codec"]["init_args"], model["lmbda"]) == ({"N": 8, "M": 12}, 0.013)
 
 
-def test_an_old_training_goes_on_and_is_tested(photographs: Path, pictures: Path, tmp_path: Path) -> None:
+def test_the_configuration_of_an_old_training_trains_and_is_tested(photographs: Path, pictures: Path, tmp_path: Path) -> None:
     config = ("--config", str(OLD / "trained/config.yaml"), "--output", str(tmp_path), "--trainer.accelerator=cpu")
     folders = ("--data.root", str(photographs), "--data.valid", str(pictures), "--trainer.enable_progress_bar=false")
     assert train.main(["fit", *config, *folders]) == 0
-    assert train.main(["fit", *config, *folders, "--trainer.max_steps=3"]) == 0
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
     assert train.main(["test", *config, "--data.test", str(pictures), "--data.root", str(photographs)]) == 0
     assert len(list((tmp_path / "test/bitstreams").iterdir())) == 2

@@ -104,6 +104,31 @@ def test_another_training_is_not_continued(
     assert (output / "config.yaml").read_text() == before
 
 
+@pytest.mark.parametrize("steps", [4, 8])
+def test_a_cosine_of_another_length_is_not_continued(
+    steps: int, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its rate would jump: up, where the run had ended."""
+    output = tmp_path / "run"
+    train.main(arguments(photographs, output))
+    before = {path: path.read_bytes() for path in (output / "config.yaml", output / "last.ckpt")}
+    with pytest.raises(SystemExit) as stop:
+        train.main(arguments(photographs, output, f"--trainer.max_steps={steps}"))
+    assert stop.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"ends after {STEPS} steps, not {steps}: leave --trainer.max_steps" in line and "--model.warm_start" in line
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_plateau_goes_on_for_more_steps(photographs: Path, tmp_path: Path) -> None:
+    plateau = ("--data.valid", str(photographs), "--model.schedule=plateau")
+    train.main(arguments(photographs, tmp_path / "whole", *plateau))
+    train.main(arguments(photographs, tmp_path / "parts", *plateau, "--trainer.max_steps=4"))
+    train.main(arguments(photographs, tmp_path / "parts", *plateau))
+    whole, found = (weights(tmp_path / name / "last.ckpt") for name in ("whole", "parts"))
+    assert all(torch.equal(value, found[name]) for name, value in whole.items())
+
+
 def test_validation_images_that_cannot_be_used_are_left_out(photographs: Path, tmp_path: Path) -> None:
     valid = tmp_path / "valid"
     valid.mkdir()
