@@ -74,8 +74,8 @@ class Cosine(LRScheduler):
         length = state_dict.get("length", self.length)
         if length != self.length:
             raise ValueError(
-                f"the run's cosine ends after {length / self.each:g} {self.unit}, not {self.length / self.each:g}: leave {self.option} "
-                "as it was, or train on from the run's weights: --output NEW --model.warm_start RUN/best.ckpt"
+                f"the run's cosine ends after {length / self.each:g} {self.unit}, not {self.length / self.each:g}: leave "
+                f"{self.option} as it was, or train on from the run's weights: --output NEW --model.warm_start RUN/best.ckpt"
             )
         super().load_state_dict(state_dict)
 

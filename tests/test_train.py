@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -165,9 +168,55 @@ def test_accumulated_batches_equal_one_large_batch(photographs: Path, tmp_path: 
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=2e-6, msg=name)
 
 
+@contextmanager
+def kept_handlers() -> Iterator[None]:
+    """Puts the signals' handlers back, which a stopped training leaves as they are."""
+    kept = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for signum, handler in kept.items():
+            signal.signal(signum, handler)
+
+
 EMA = (
     "--trainer.callbacks+={class_path: pytorch_lightning.callbacks.EMAWeightAveraging, init_args: {decay: 0.5, use_buffers: false}}"
 )
+
+
+SCHEDULES = {
+    "cosine": ("--model.schedule=cosine",),
+    "plateau": ("--model.schedule=plateau", "--model.plateau_patience=0"),
+    "average": (EMA,),
+    "within epochs": ("--data.steps_per_epoch=6", "--trainer.val_check_interval=2"),
+    "over epochs": ("--trainer.val_check_interval=3", "--trainer.check_val_every_n_epoch=null"),
+}
+
+
+@pytest.fixture(scope="module", params=SCHEDULES)
+def schedule(request: pytest.FixtureRequest, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """Options of a training, and the folder of one that was not interrupted."""
+    options = ["--data.valid", str(photographs), "--checkpoint_every=100", *SCHEDULES[request.param]]
+    output = tmp_path_factory.mktemp("whole")
+    train.main(arguments(photographs, output, *options))
+    return options, output
+
+
+@pytest.mark.parametrize("step", [2, 3])  # at the end of an epoch of two steps, and in the middle
+def test_a_training_stopped_after_any_step_ends_as_if_it_had_not_been(
+    step: int, schedule: tuple[list[str], Path], photographs: Path, tmp_path: Path
+) -> None:
+    options, whole = schedule
+    parts = arguments(photographs, tmp_path / "run", *options)
+    stop = f"--trainer.callbacks+={{class_path: tests.training.Signal, init_args: {{step: {step}}}}}"
+    with kept_handlers():
+        assert train.main([*parts, stop]) == 128 + signal.SIGTERM
+        assert train.main(parts) == 0
+    for name in ("last.ckpt", "best.ckpt"):
+        expected, found = (torch.load(folder / name, weights_only=True) for folder in (whole, tmp_path / "run"))
+        assert expected["global_step"] == found["global_step"]
+        assert expected["lr_schedulers"] == found["lr_schedulers"]
+        assert all(torch.equal(value, found["state_dict"][key]) for key, value in expected["state_dict"].items())
 
 
 def test_averaged_weights_are_saved_and_resumed(photographs: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -25,6 +27,21 @@ def arguments(photographs: Path, output: Path, *more: str) -> list[str]:
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = torch.load(checkpoint, weights_only=True)["state_dict"]
     return state
+
+
+class Signal(pl.Callback):
+    """Sends this process a signal after a step.
+
+    Args:
+        step: Optimiser steps done.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Stop(pl.Callback):
