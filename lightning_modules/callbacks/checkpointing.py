@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from sga.codecs.checkpoint import CheckpointError
+from sga.files import replacing
 
 NOTHING, SAVE = 0, 1
 WISHES = {signal.SIGINT: 2, signal.SIGTERM: 3, signal.SIGUSR1: 4}
@@ -156,15 +156,22 @@ def _validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoint writer that writes a temporary file and renames it: a killed process leaves the previous checkpoint whole."""
+    """Checkpoint writer that writes a temporary file beside the old one and renames it: a killed process or a full disk leaves the
+    previous checkpoint whole, and nothing else."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.partial")
-        super().save_checkpoint(checkpoint, temporary, storage_options)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())  # or a power cut leaves an empty file under the name
-        temporary.replace(path)
+        """Writes a checkpoint.
+
+        Raises:
+            OSError: It cannot be written; the error names ``path``.
+        """
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            # Into an open file: torch says why it cannot write to one, and to a path that it wrote too little.
+            with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_training(checkpoint: Path) -> Mapping[str, Any]:
