@@ -56,7 +56,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Writes a file so that it is whole or not there, whatever stops the program or the machine; see :func:`replacing`."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import signal
 import time
@@ -16,7 +17,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from sga.codecs.checkpoint import CheckpointError
-from sga.files import replacing
+from sga.files import write_atomically
 
 NOTHING, SAVE = 0, 1
 WISHES = {signal.SIGINT: 2, signal.SIGTERM: 3, signal.SIGUSR1: 4}
@@ -165,11 +166,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             OSError: It cannot be written; the error names ``path``.
         """
+        content = io.BytesIO()  # torch does not say why it cannot write to a file
+        torch.save(checkpoint, content)
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            # Into an open file: torch says why it cannot write to one, and to a path that it wrote too little.
-            with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-                torch.save(checkpoint, file)
+            write_atomically(Path(path), content.getbuffer())
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from error
 
