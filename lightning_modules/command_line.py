@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -42,10 +42,15 @@ class CommandLine(LightningCLI):
     Attributes:
         description: First line of the help.
         config_help: Help of ``--config``.
+        without_effect: Options of the Trainer that this command has no use for, without ``trainer.``, and what to do in their place.
     """
 
     description: ClassVar[str]
     config_help: ClassVar[str]
+    without_effect: ClassVar[Mapping[str, str]]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, auto_configure_optimizers=False, **kwargs)  # --optimizer and --lr_scheduler would have no effect
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser with ``--config`` and the help of this command."""
@@ -59,10 +64,16 @@ class CommandLine(LightningCLI):
         """Parses the arguments; in the paths among them, ``~`` is expanded.
 
         Raises:
-            ValueError: A path is the address of another place, such as ``s3://bucket/run``.
+            ValueError: A path is the address of another place, such as ``s3://bucket/run``, or an option has no effect.
         """
         super().parse_arguments(parser, args)
-        config = self.config.get(self.config.get("subcommand") or "", self.config)
+        subcommand = self.config.get("subcommand")
+        config, default = self.config, self._parser(subcommand).get_defaults()
+        if subcommand:
+            config = config[subcommand]
+        for name, instead in self.without_effect.items():
+            if config.trainer.get(name) not in (None, default.trainer.get(name)):
+                raise ValueError(f"--trainer.{name} has no effect here: {instead}")
         for key in PATHS:
             value = config.get(key)
             if isinstance(value, str | Path):

@@ -30,6 +30,25 @@ TRAINER_DEFAULTS = {
 }
 
 
+NO_EPOCHS = "each image has --model.steps steps of its own"
+NOTHING_TRAINED = "nothing is trained or validated"
+WITHOUT_EFFECT = {
+    **dict.fromkeys(("max_epochs", "min_epochs", "max_steps", "min_steps"), NO_EPOCHS),
+    **dict.fromkeys(
+        ("gradient_clip_val", "gradient_clip_algorithm"), "the steps are Adam's, whose size no gradient's norm changes"
+    ),
+    **dict.fromkeys(("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches"), NOTHING_TRAINED),
+    **dict.fromkeys(("val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps"), NOTHING_TRAINED),
+    **dict.fromkeys(("accumulate_grad_batches", "reload_dataloaders_every_n_epochs", "sync_batchnorm"), NOTHING_TRAINED),
+    **dict.fromkeys(("logger", "log_every_n_steps"), "the curves of every step are written to RUN/tensorboard"),
+    **dict.fromkeys(
+        ("enable_checkpointing", "default_root_dir"), "a finished image is kept in --output, and a rerun goes on there"
+    ),
+    "inference_mode": "refinement needs gradients",
+    "use_distributed_sampler": "processes share the images by themselves",
+}
+
+
 class RefinementCLI(CommandLine):
     """Command line that builds the model, the data module and the trainer of a run of ``refine.py``.
 
@@ -43,6 +62,8 @@ class RefinementCLI(CommandLine):
 
     description = "Refines images and writes bitstreams."
     config_help = f"A name of configs/refine ({', '.join(names())}; {DEFAULT} where none is given), or a file."
+
+    without_effect = WITHOUT_EFFECT
 
     def __init__(self, args: Sequence[str], **parser_settings: Any) -> None:
         super().__init__(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -37,6 +37,13 @@ from lightning_modules.training_run import (
 from sga.cli import fail
 from sga.files import replacing
 from sga.runs.folder import CONFIG
+
+
+PRECISIONS = ("32-true", "bf16-mixed")
+"""Arithmetic of a training. The entropy models need fp32, and the gradients of fp16 would have to be scaled."""
+
+_SHORT = {None: "32-true", 32: "32-true", "32": "32-true", "bf16": "bf16-mixed"}
+"""Other words of Lightning's for :data:`PRECISIONS`."""
 
 
 class SaveConfig(SaveConfigCallback):
@@ -78,6 +85,15 @@ class TrainingCLI(CommandLine):
         "scale_hyperprior/mse_4, sets its lambda, distortion and sizes), or a file. Several are applied in turn."
     )
 
+    without_effect: ClassVar[Mapping[str, str]] = {
+        "gradient_clip_val": "--model.clip_norm clips the gradient",
+        "gradient_clip_algorithm": "--model.clip_norm clips the gradient by its norm",
+        "default_root_dir": "--output is the folder of the run",
+        "use_distributed_sampler": "processes share the crops by themselves",
+        "enable_checkpointing": "--checkpoint_every sets how often last.ckpt is written",
+        "plugins": "the project's own write the checkpoints and know the cluster",
+    }
+
     def __init__(self, args: Sequence[str], prog: str = "train.py") -> None:
         super().__init__(
             TrainingModule,
@@ -109,9 +125,12 @@ class TrainingCLI(CommandLine):
         """Parses the arguments and finds the checkpoint to test or validate, from which Lightning then reads settings.
 
         Raises:
-            ValueError: The folder of the run holds something else, or the run has no checkpoint.
+            ValueError: The folder of the run holds something else, the run has no checkpoint, or an option is not supported.
         """
         super().parse_arguments(parser, args)
+        precision = self.config[self.config.subcommand].trainer.precision
+        if self.config.subcommand != "test" and _SHORT.get(precision, precision) not in PRECISIONS:
+            raise ValueError(f"--trainer.precision {precision} is not supported: use {' or '.join(PRECISIONS)}")
         refuse_foreign(Path(self.config[self.config.subcommand].output), Owner.TRAINING)
         config = self.config.get("test") or self.config.get("validate")
         if config is None:

@@ -201,10 +201,8 @@ class TrainingModule(pl.LightningModule):
         """Adam on (codec, quantiles); the schedule moves the learning rate of the first group.
 
         Raises:
-            ValueError: A cosine without an end, a plateau without validation, or fp16, whose gradients are scaled.
+            ValueError: A cosine without an end, or a plateau without validation.
         """
-        if self.trainer.precision == "16-mixed":
-            raise ValueError("--trainer.precision 16-mixed is not supported: use bf16-mixed")
         build = soap if self.optimiser == "soap" else adam
         optimizer = build(self.codec, self.learning_rate, self.auxiliary_learning_rate)
         if self.schedule == "plateau":

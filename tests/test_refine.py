@@ -228,6 +228,27 @@ def test_a_precision_of_the_trainer_is_refused(folder: Path, tmp_path: Path, cap
     assert stop.value.code == 2 and "--model.precision" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ("--trainer.max_epochs=3", "--model.steps"),
+        ("--trainer.gradient_clip_val=0.5", "Adam's"),
+        ("--trainer.logger=true", "RUN/tensorboard"),
+        ("--trainer.inference_mode=true", "needs gradients"),
+        ("--trainer.val_check_interval=2", "nothing is trained"),
+    ],
+)
+def test_an_option_without_effect_is_refused_by_name(
+    option: str, instead: str, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(photographs, tmp_path / "run", option)
+    assert stop.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"{option.split('=')[0]} has no effect here: " in line and instead in line
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_runs(config: Path, folder: Path, tmp_path: Path) -> None:
     assert run(folder, tmp_path / "run", "--data.limit=1", "--model.steps=2", config=config.stem) == 0

@@ -64,6 +64,38 @@ def test_bad_settings_are_one_line(setting: str, photographs: Path, tmp_path: Pa
     assert "must be" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "16-true", "16-mixed", "transformer-engine"])
+def test_a_precision_that_is_not_supported_is_one_line(
+    precision: str, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        train.main([*arguments(photographs, tmp_path / "run"), f"--trainer.precision={precision}"])
+    assert stop.value.code == 2
+    line = f"error: --trainer.precision {precision} is not supported: use 32-true or bf16-mixed"
+    assert capsys.readouterr().err.splitlines()[-1] == line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ("--trainer.gradient_clip_val=0.5", "--model.clip_norm"),
+        ("--trainer.default_root_dir=elsewhere", "--output"),
+        ("--trainer.use_distributed_sampler=true", "share the crops"),
+        ("--trainer.plugins=LightningEnvironment", "the project's own"),
+    ],
+)
+def test_an_option_without_effect_is_refused_by_name(
+    option: str, instead: str, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        train.main([*arguments(photographs, tmp_path / "run"), option])
+    assert stop.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"{option.split('=')[0]} has no effect here: " in line and instead in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_missing_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         train.main(arguments(tmp_path / "missing", tmp_path / "run"))
