@@ -13,6 +13,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 import lightning_modules.quiet  # noqa: F401  (before the project's other modules)
 from data.refinement_data import RefinementDataModule
+from lightning_modules import slurm
 from lightning_modules.callbacks.refinement_curves import RefinementCurves
 from lightning_modules.callbacks.refinement_progress import RefinementProgress
 from lightning_modules.callbacks.result_writer import EndOnSigterm, ImageClaims, ResultWriter
@@ -31,6 +32,7 @@ def main(args: list[str] | None = None, prog: str = "refine.py") -> int:
     torch.backends.cudnn.allow_tf32 = False  # files are coded in full fp32
     torch.backends.cudnn.deterministic = True  # the same --seed gives the same files
     with errors_in_one_line(MisconfigurationException):
+        slurm.check_variables()
         cli = RefinementCLI(sys.argv[1:] if args is None else args, prog=prog)
         work(cli.trainer, cli.model, cli.datamodule, cli.job())
     return 0

@@ -12,6 +12,7 @@ import sys
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 import lightning_modules.quiet  # noqa: F401  (before the project's other modules)
+from lightning_modules import slurm
 from lightning_modules.callbacks.checkpointing import Stopped
 from lightning_modules.training_cli import TrainingCLI
 from lightning_modules.training_run import after_signal, let_others_in
@@ -22,6 +23,7 @@ from sga.cli import errors_in_one_line
 def main(args: list[str] | None = None, prog: str = "train.py") -> int:
     """Runs the command; ``args`` are by default those of the process, ``prog`` is what the help calls it."""
     with errors_in_one_line(MisconfigurationException):
+        slurm.check_variables()
         keep_freed_memory()
         try:
             TrainingCLI(sys.argv[1:] if args is None else args, prog)

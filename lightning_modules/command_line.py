@@ -42,7 +42,7 @@ class CommandLine(LightningCLI):
     Attributes:
         description: First line of the help.
         config_help: Help of ``--config``.
-        without_effect: Options of the Trainer that this command has no use for, without ``trainer.``, and what to do in their place.
+        without_effect: Options of the Trainer, without ``trainer.``, that this command has no use for, and what is in their place.
     """
 
     description: ClassVar[str]
@@ -50,7 +50,8 @@ class CommandLine(LightningCLI):
     without_effect: ClassVar[Mapping[str, str]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, auto_configure_optimizers=False, **kwargs)  # --optimizer and --lr_scheduler would have no effect
+        # Without --optimizer and --lr_scheduler, which would have no effect.
+        super().__init__(*args, **{"auto_configure_optimizers": False, **kwargs})
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser with ``--config`` and the help of this command."""

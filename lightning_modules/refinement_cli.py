@@ -41,9 +41,7 @@ WITHOUT_EFFECT = {
     **dict.fromkeys(("val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps"), NOTHING_TRAINED),
     **dict.fromkeys(("accumulate_grad_batches", "reload_dataloaders_every_n_epochs", "sync_batchnorm"), NOTHING_TRAINED),
     **dict.fromkeys(("logger", "log_every_n_steps"), "the curves of every step are written to RUN/tensorboard"),
-    **dict.fromkeys(
-        ("enable_checkpointing", "default_root_dir"), "a finished image is kept in --output, and a rerun goes on there"
-    ),
+    **dict.fromkeys(("enable_checkpointing", "default_root_dir"), "a rerun goes on in --output"),
     "inference_mode": "refinement needs gradients",
     "use_distributed_sampler": "processes share the images by themselves",
 }

@@ -10,6 +10,17 @@ from lightning_fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
+NUMBERS = (
+    *("SLURM_NTASKS", "SLURM_NNODES", "SLURM_NTASKS_PER_NODE", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES"),
+    *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_RESTART_COUNT"),
+)
+NEEDS = {
+    "SLURM_STEP_ID": ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"),
+    "SLURM_ARRAY_JOB_ID": ("SLURM_ARRAY_TASK_ID",),
+    "SLURM_NTASKS": ("SLURM_JOB_ID",),
+}
+"""Variables that mean something only together with others."""
+
 
 class SrunEnvironment(SLURMEnvironment):
     """Cluster environment with one process of Lightning per task of ``srun``.
@@ -23,6 +34,22 @@ class SrunEnvironment(SLURMEnvironment):
     def validate_settings(self, num_devices: int, num_nodes: int) -> None:
         """Raises ValueError where the number of tasks does not fit the Trainer."""
         check_tasks(num_devices, num_nodes)
+
+
+def check_variables() -> None:
+    """Refuses variables that no job of Slurm has: what is left of one in a shell, or in a container that passes some of them on.
+
+    Raises:
+        ValueError: One is not a number, or lacks those that it needs.
+    """
+    remedy = "unset what is left of a job ('unset ${!SLURM_@}'), or pass all of its variables on"
+    for name in NUMBERS:
+        if not os.environ.get(name, "0").isdecimal():
+            raise ValueError(f"the environment has {name}={os.environ[name]}, which is no number: {remedy}")
+    for name, needed in NEEDS.items():
+        missing = [other for other in needed if other not in os.environ]
+        if name in os.environ and missing:
+            raise ValueError(f"the environment has {name} and not {', '.join(missing)}: {remedy}")
 
 
 def job_id() -> str | None:

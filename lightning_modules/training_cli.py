@@ -38,7 +38,6 @@ from sga.cli import fail
 from sga.files import replacing
 from sga.runs.folder import CONFIG
 
-
 PRECISIONS = ("32-true", "bf16-mixed")
 """Arithmetic of a training. The entropy models need fp32, and the gradients of fp16 would have to be scaled."""
 

@@ -92,7 +92,7 @@ def test_an_option_without_effect_is_refused_by_name(
         train.main([*arguments(photographs, tmp_path / "run"), option])
     assert stop.value.code == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert f"{option.split('=')[0]} has no effect here: " in line and instead in line
+    assert f"{option.split('=', maxsplit=1)[0]} has no effect here: " in line and instead in line
     assert not (tmp_path / "run").exists()
 
 

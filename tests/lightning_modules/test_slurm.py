@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities import rank_zero_only
 
+import refine
 import train
 from lightning_modules import slurm
 from tests.training import arguments
@@ -80,3 +82,36 @@ def test_torchrun_inside_a_job_is_left_alone(environment: pytest.MonkeyPatch) ->
     put(environment, 2, **STEP, TORCHELASTIC_RUN_ID="1")
     assert slurm.cluster_environment() is None and slurm.task() == (0, 1)
     slurm.check_tasks(num_devices=8, num_nodes=1)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "two"}, "SLURM_NTASKS=two, which is no number"),
+        ({"SLURM_JOB_ID": "1", "SLURM_RESTART_COUNT": "-"}, "SLURM_RESTART_COUNT=-, which is no number"),
+        ({"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0", "SLURM_LOCALID": "0"}, "SLURM_STEP_ID and not SLURM_PROCID, SLURM_NODEID"),
+        ({"SLURM_ARRAY_JOB_ID": "1"}, "SLURM_ARRAY_JOB_ID and not SLURM_ARRAY_TASK_ID"),
+        ({"SLURM_NTASKS": "4"}, "SLURM_NTASKS and not SLURM_JOB_ID"),
+    ],
+)
+@pytest.mark.parametrize("command", [train.main, refine.main])
+def test_what_is_left_of_a_job_is_refused_in_one_line(
+    command: Callable[[list[str]], int],
+    variables: dict[str, str],
+    message: str,
+    environment: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in variables.items():
+        environment.setenv(name, value)
+    with pytest.raises(SystemExit) as stop:
+        command(["--help"])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line and "unset ${!SLURM_@}" in line
+
+
+def test_a_job_of_one_task_without_a_step_is_fine(environment: pytest.MonkeyPatch) -> None:
+    put(environment, 1, SLURM_JOB_ID="12", SLURM_PROCID="0", SLURM_LOCALID="0")
+    slurm.check_variables()
+    assert slurm.task() == (0, 1)
