@@ -18,7 +18,7 @@ from data.folders import folder_given, unique_names
 from data.image_sets import Root, image_sets
 from data.memory import CropsInMemory
 from data.named_sets import images_of
-from data.workers import leave_signals_to_the_main_process
+from data.workers import PREFETCHED, leave_signals_to_the_main_process, require_shared_memory
 from sga.images import ImageError, pad, read_image, to_float
 
 
@@ -117,12 +117,15 @@ class TrainingDataModule(pl.LightningDataModule):
             if self.root is None:
                 raise ValueError("fit needs training images: give their folder with --data.root")
             plan = CropPlan(image_sets(self.root), self.crop_size, self.seed, self.min_scale)
+            if not self.in_memory:
+                require_shared_memory(self.workers * self._ranks, 3 * self.batch_size * self.crop_size**2)
             self.crops = CropsInMemory(plan, self._device, self._ranks_here) if self.in_memory else RandomCrops(plan)
         if stage == "test":
             if self.test is None:
                 raise ValueError("test needs images: give their folder with --data.test")
             self.test_paths = images_of(self.test)
             self.test_names = unique_names(self.test_paths)
+            _check_that_one_is_readable(self.test_paths)
         elif self.valid:
             self.valid_paths = images_of(self.valid)
             _check_that_one_is_readable(self.valid_paths)
@@ -137,6 +140,7 @@ class TrainingDataModule(pl.LightningDataModule):
             batch_size=self.batch_size,
             sampler=ContiguousSampler(self.steps_per_epoch * samples, lambda: self._batches_used * samples, rank, world),
             num_workers=workers,
+            prefetch_factor=PREFETCHED if workers else None,
             persistent_workers=workers > 0,
             pin_memory=not self.in_memory and self._device.type == "cuda",
             collate_fn=list if self.in_memory else None,
@@ -187,13 +191,18 @@ class TrainingDataModule(pl.LightningDataModule):
         return device if device.type == "cuda" else torch.device("cpu")
 
     @property
+    def _ranks(self) -> int:
+        """Number of ranks on this machine."""
+        return self.trainer.num_devices if self.trainer else 1
+
+    @property
     def _ranks_here(self) -> int:
         """Number of ranks that share the memory of the device."""
-        return self.trainer.num_devices if self.trainer and self._device.type == "cpu" else 1
+        return self._ranks if self._device.type == "cpu" else 1
 
 
 def _check_that_one_is_readable(paths: Sequence[Path]) -> None:
-    """Raises ImageError where none of the validation images can be read: the run would have no loss to choose its best by."""
+    """Raises ImageError where none of the images can be read: there would be no loss to choose the best by, or to report."""
     first: ImageError | None = None
     for path in paths:
         try:
@@ -201,7 +210,7 @@ def _check_that_one_is_readable(paths: Sequence[Path]) -> None:
             return
         except ImageError as error:
             first = first or error
-    raise ImageError(f"none of the {len(paths)} validation images can be read; the first: {first}")
+    raise ImageError(f"none of the {len(paths)} images can be read; the first: {first}")
 
 
 def _cpus() -> int:

@@ -145,14 +145,16 @@ def test_the_home_folder_is_expanded(mixed: Path, monkeypatch: pytest.MonkeyPatc
     assert images_of("~/photographs") == RefinementDataModule("~/photographs").paths == find_images(mixed)
 
 
-def test_a_validation_set_without_a_readable_image_is_refused(mixed: Path, tmp_path: Path) -> None:
+def test_a_set_without_a_readable_image_is_refused(mixed: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad"
     bad.mkdir()
     for name in ("a.png", "b.png"):
         (bad / name).write_bytes(b"")
     data = TrainingDataModule(mixed, valid=bad)
-    with pytest.raises(ImageError, match=r"none of the 2 validation images can be read; the first: .*a\.png"):
+    with pytest.raises(ImageError, match=r"none of the 2 images can be read; the first: .*a\.png"):
         data.setup("fit")
+    with pytest.raises(ImageError, match="none of the 2 images can be read"):
+        TrainingDataModule(test=bad).setup("test")
     shutil.copy(mixed / "a.PNG", bad / "c.png")
     TrainingDataModule(mixed, valid=bad).setup("fit")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 from torch import Tensor
 
 import train
+from data import workers
 from data.samples import sample_paths
 from data.training_data import TrainingDataModule, WholeImages
 
@@ -165,3 +167,17 @@ def test_a_root_on_the_command_line(arguments: list[str], root: str, capsys: pyt
         train.main(["fit", "--config", str(config), *arguments, "--print_config"])
     assert stop.value.code == 0
     assert root in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("free", "fits"), [(2_000_000, False), (3_000_000, True)])
+def test_workers_that_the_shared_memory_cannot_hold_are_refused(
+    free: int, fits: bool, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "SHARED_MEMORY", photographs)  # any folder
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    data = TrainingDataModule(photographs, crop_size=128, batch_size=16, workers=1, in_memory=False)
+    if fits:  # three batches of 16 crops of 3 x 128 x 128
+        data.setup("fit")
+        return
+    with pytest.raises(ValueError, match=r"1 workers take up to 2 MB .* where 2 MB are free: set fewer with --data\.workers \(0"):
+        data.setup("fit")
