@@ -110,7 +110,7 @@ def refine_photograph(
 
     Raises:
         BitstreamError: The image is too large for the format.
-        ValueError: The objective is MS-SSIM and the image is too small for it, the latents diverged, or a target is given
+        ValueError: The objective is MS-SSIM and the image is too small for it, the refinement diverged, or a target is given
             without a step.
     """
     listen = None if listener is None else (lambda _, progress: listener(progress))
@@ -238,6 +238,7 @@ def _coded(
     With ``may_fall_back``, the refined file is the base's where that is better after all: coded bits differ a little from
     estimated ones.
     """
+    result.check()
     base, refined = (code_image(loaded, latents, original) for latents in (result.base, result.refined))
     best_step = int(result.best_step)
     before, after = base.quality.loss(objective), refined.quality.loss(objective)

@@ -84,6 +84,21 @@ class RefinementResult:
         """Bits per pixel, by the densities, of the latents that were evaluated after ``step`` steps: ``[B]``, on the CPU."""
         return self.evaluations[self.evaluated_steps.index(step), EVALUATED.index("bpp")]
 
+    def check(self) -> None:
+        """Checks ONE image's refinement.
+
+        Raises:
+            ValueError: A loss was not finite.
+        """
+        of_steps, of_files = self.curves[:, 0, 0].cpu(), self.evaluations[:, EVALUATED.index("rd_loss"), 0].cpu()
+        at = [*range(1, len(of_steps) + 1), *self.evaluated_steps]
+        wrong = [step for step, loss in zip(at, [*of_steps, *of_files], strict=True) if not torch.isfinite(loss)]
+        if wrong:
+            raise ValueError(
+                f"refinement diverged: its loss is not a finite number at step {min(wrong)}; use a smaller learning rate "
+                "(model.learning_rate), or fp32 (model.precision)"
+            )
+
     def followed_by(self, after: RefinementResult) -> RefinementResult:
         """This refinement of ONE image and another that went on from its selected latents, as one."""
         done = len(self.curves)

@@ -13,11 +13,14 @@ from sga import photograph as module
 from sga.bitstream import BitstreamError, decode_image
 from sga.codecs import Codec
 from sga.codecs.checkpoint import model_hash
+from sga.codecs.latents import Bits
 from sga.images import pad, to_float
 from sga.loading import LoadedCodec, load_codec
 from sga.photograph import RefinedPhotograph, encode_photograph, refine_photograph, refine_photographs, seed_of
-from sga.rate_distortion import Objective
+from sga.rate_distortion import Objective, RateDistortion
 from sga.reach_target import extra_steps
+from sga.refinement import refiner
+from sga.refinement.presets import preset
 from sga.refinement.refiner import refine
 from sga.refinement.result import CURVES, EVALUATED, Progress, RefinementResult
 from sga.refinement.rounding import SigmoidScaledLogitRounding, hard_round
@@ -272,8 +275,28 @@ def test_what_cannot_be_a_file_is_refused(embedded: LoadedCodec, crop: Tensor) -
         refine_photograph(embedded, endless, OBJECTIVE, SETTINGS)
     with pytest.raises(BitstreamError, match="absurd size 70000 x 1"):
         encode_photograph(embedded, endless)
-    with pytest.raises(ValueError, match="latents diverged"):
+    with pytest.raises(ValueError, match="diverged"):
         refine_photograph(embedded, crop, OBJECTIVE, replace(SETTINGS, steps=2, learning_rate=1e30, select="last"))
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_loss_that_is_nan_at_a_step_fails_its_image_and_no_other(
+    step: int, embedded: LoadedCodec, crop: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = refiner.rate_distortion, iter(range(100))
+
+    def poisoned(x: Tensor, x_hat: Tensor, bits: Bits, *more: Any) -> RateDistortion:
+        if len(more) == 3 and next(calls) == step - 1:  # a step's, which has an excess
+            x_hat = x_hat * torch.tensor([1.0, torch.nan]).view(-1, 1, 1, 1)
+        return original(x, x_hat, bits, *more)
+
+    settings = replace(preset("fast", 3), evaluate_every=1)
+    alone = refine_photograph(embedded, crop, OBJECTIVE, settings)
+    monkeypatch.setattr(refiner, "rate_distortion", poisoned)
+    sound, failed = refine_photographs(embedded, [crop, crop], OBJECTIVE, settings)
+    assert isinstance(sound, RefinedPhotograph) and sound.quality.bpp == pytest.approx(alone.quality.bpp, rel=0.01)
+    assert isinstance(failed, ValueError)
+    assert str(failed).startswith(f"refinement diverged: its loss is not a finite number at step {step}; use a smaller learning")
 
 
 def test_a_file_is_saved_whole_or_not_at_all(embedded: LoadedCodec, crop: Tensor, tmp_path: Path) -> None:
