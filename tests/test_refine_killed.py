@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import os
 import shutil
 import signal
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 from torch import Tensor
 
 import refine
+from benchmarks.killing import contents, dies_at, in_a_process
 from data.refinement_data import RefinementDataModule
 from lightning_modules.job import Job
 from lightning_modules.refinement_cli import TRAINER_DEFAULTS
@@ -25,36 +24,15 @@ from sga.files import TEMPORARY
 from sga.images import write_image
 from sga.refinement.rounding import AtanhRounding
 from sga.refinement.schedules import Constant
-from tests.killing import EVERY, dies_at, in_a_process
 
-
-def contents(output: Path) -> dict[str, Any]:
-    """Content of each file of a run by its path, without times; of curves, whose names hold the time, the number of files."""
-    found: dict[str, Any] = {}
-    for path in sorted(path for path in output.rglob("*") if not path.is_dir()):
-        name, folder = str(path.relative_to(output)), str(path.parent.relative_to(output))
-        if folder.startswith("tensorboard"):
-            found[folder] = found.get(folder, 0) + 1
-        elif path.suffix == ".json":
-            found[name] = timeless(json.loads(path.read_text()))
-        elif path.suffix == ".csv":
-            with path.open() as file:
-                found[name] = [timeless(row) for row in csv.DictReader(file)]
-        else:
-            found[name] = path.read_bytes()
-    return found
-
-
-def timeless(content: Any) -> Any:
-    if not isinstance(content, dict):
-        return content
-    return {name: timeless(value) for name, value in content.items() if "seconds" not in name}
+EVERY = int(os.environ.get("KILL_EVERY", "10"))
+"""Operations between two kills: 1 tries every one, which takes many minutes."""
 
 
 @pytest.fixture
 def module(small_codec: ScaleHyperpriorCodec, tmp_path: Path) -> RefinementModule:
     export_safetensors(small_codec, tmp_path / "codec.safetensors", {"lmbda": "0.013", "distortion": "mse"})
-    # No steps: gradients do not survive a fork.
+    # No steps: gradients do not survive a fork. benchmarks/kill_refinement.py takes some, of many images.
     return RefinementModule(str(tmp_path / "codec.safetensors"), steps=0, rounding=AtanhRounding(), temperature=Constant(0.3))
 
 

@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from sga.codecs.checkpoint import CheckpointError
+from sga.codecs.checkpoint_files import load_inert
 from sga.files import write_atomically
 
 NOTHING, SAVE = 0, 1
@@ -179,15 +180,11 @@ def read_training(checkpoint: Path) -> Mapping[str, Any]:
     """Content of a training's checkpoint: ``global_step``, ``codec``, ``hyper_parameters`` and Lightning's own entries.
 
     Raises:
-        CheckpointError: The file is missing, or is not a checkpoint of ``train.py fit``.
+        CheckpointError: The file is missing, holds other than tensors and plain types, or is no checkpoint of ``train.py fit``.
     """
     if not checkpoint.is_file():
         raise CheckpointError(f"no such checkpoint: {checkpoint}")
-    try:
-        content: Mapping[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        int(content["global_step"])
-    except Exception as error:  # torch.load raises whatever the unpickler met
-        raise CheckpointError(
-            f"{checkpoint} is damaged or no checkpoint of train.py fit: give another with --resume (fit) or --ckpt_path"
-        ) from error
+    content = load_inert(checkpoint)
+    if not isinstance(content, Mapping) or not isinstance(content.get("global_step"), int):
+        raise CheckpointError(f"{checkpoint} is no checkpoint of train.py fit: give another with --resume (fit) or --ckpt_path")
     return content

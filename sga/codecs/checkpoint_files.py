@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,6 +186,8 @@ def load_inert(path: Path) -> Any:
     """
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\3\4"
+    if zipped:
+        _check_stored(path)
     try:
         # Mapped, no tensor reaches beyond the file, whatever size it claims.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
@@ -196,6 +199,18 @@ def load_inert(path: Path) -> Any:
                 f"was run. Where you trust it, load it with the program that wrote it and {SAVE}"
             ) from error
         raise CheckpointError(f"{path} is damaged or no checkpoint: {type(error).__name__}") from error
+
+
+def _check_stored(path: Path) -> None:
+    """Raises a CheckpointError where the pickle in a zip file is compressed: torch.save never does it, and a small file could ask
+    for any amount of memory so. Tensors are mapped, which compressed ones cannot be."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            pickles = [part for part in file.infolist() if part.filename.endswith("data.pkl")]
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or no checkpoint: {type(error).__name__}") from error
+    if any(part.compress_type != zipfile.ZIP_STORED for part in pickles):
+        raise CheckpointError(f"{path}: data.pkl in it is compressed, as torch.save never writes it: {SAVE}")
 
 
 def _other_types(path: Path, message: str) -> list[str]:

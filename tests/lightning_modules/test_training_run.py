@@ -169,15 +169,16 @@ def test_resume_never_starts_anew_but_a_requeued_job_goes_on(
     assert "going on" not in capsys.readouterr().out
     assert (output / "last.ckpt.old").read_bytes() == first
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    train.main([*short, "--resume=never", "--trainer.max_steps=3"])
-    assert f"going on from {output}/last.ckpt, step 2" in capsys.readouterr().out
+    train.main([*short, "--resume=never"])
+    assert f"the run is finished (--trainer.max_steps 2), from {output}/last.ckpt, step 2" in capsys.readouterr().out
 
 
 def test_resume_from_a_path(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train.main(arguments(photographs, tmp_path / "first", "--trainer.max_steps=2"))
+    plateau = ("--model.schedule=plateau", "--data.valid", str(photographs))
+    train.main(arguments(photographs, tmp_path / "first", *plateau, "--trainer.max_steps=2"))
     (tmp_path / "run").mkdir()
     checkpoint = (tmp_path / "first/last.ckpt").rename(tmp_path / "elsewhere.ckpt")
-    train.main(arguments(photographs, tmp_path / "run", "--trainer.max_steps=3", "--resume", str(checkpoint)))
+    train.main(arguments(photographs, tmp_path / "run", *plateau, "--trainer.max_steps=3", "--resume", str(checkpoint)))
     assert f"going on from {checkpoint}, step 2" in capsys.readouterr().out
     assert step_of(tmp_path / "run/last.ckpt") == 3
 
@@ -186,7 +187,7 @@ def test_resume_from_a_path(photographs: Path, tmp_path: Path, capsys: pytest.Ca
     ("setting", "message"),
     [
         ("--resume=missing.ckpt", "no such checkpoint: missing.ckpt"),
-        ("--resume=pyproject.toml", "damaged or no checkpoint of train.py fit"),
+        ("--resume=pyproject.toml", "damaged or no checkpoint"),
         ("--ckpt_path=other.ckpt", "--resume other.ckpt"),
         ("--checkpoint_every=0", "checkpoint_every must be at least 1"),
         ("--checkpoint_minutes=0", "checkpoint_minutes above 0"),

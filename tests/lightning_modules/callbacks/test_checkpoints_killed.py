@@ -16,9 +16,9 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.killing import dies_at, in_a_process
 from lightning_modules.callbacks.checkpointing import AtomicCheckpointIO, LastCheckpoint
 from sga.files import TEMPORARY
-from tests.killing import dies_at, in_a_process
 
 STEPS = 12
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -241,4 +242,17 @@ def test_a_file_that_claims_more_bytes_than_it_has_is_damaged(state: State, tmp_
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match="damaged"):
+        load_codec(path)
+
+
+def test_a_compressed_part_is_refused_before_it_expands(tmp_path: Path) -> None:
+    """20 MB of zeros in a file of 20 kB."""
+    plain, path = tmp_path / "plain.pth", tmp_path / "model.pth"
+    torch.save({"g_a.0.weight": torch.zeros(3)}, plain)
+    with zipfile.ZipFile(plain) as whole, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for part in whole.infolist():
+            content = whole.read(part) + (bytes(20_000_000) if part.filename.endswith("data.pkl") else b"")
+            file.writestr(part.filename, content)
+    assert path.stat().st_size < 30_000
+    with pytest.raises(CheckpointError, match=r"data\.pkl in it is compressed, as torch\.save never writes it"):
         load_codec(path)
