@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._inductor.compile_fx import compile_fx as inductor
 
 from benchmarks.decode_anywhere import CONDITIONS
 from sga.bitstream import decode_image, decode_latents
+from sga.checks import cpp_compiler
 from sga.codecs import Codec
 from sga.loading import LoadedCodec, load_codec
+from sga.refinement.rounding import hard_round
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 FILES = sorted(path.name for path in GOLDEN.glob("*.sga"))
@@ -66,6 +69,27 @@ def test_not_one_symbol_differs_under_other_instruction_sets_and_threads(conditi
         [sys.executable, "-c", script], check=True, cwd=GOLDEN.parent.parent, env=environment, stdout=subprocess.PIPE, text=True
     ).stdout
     assert out.split("\n")[-2] == str([0] * len(FILES))
+
+
+@pytest.mark.skipif(cpp_compiler() is None, reason="no C++ compiler")
+@pytest.mark.parametrize("name", ["scale_hyperprior_plain_v4.sga", "variable_rate_scale_hyperprior_escapes_v4.sga"])
+def test_a_compiled_model_decodes_to_the_same_symbols(name: str) -> None:
+    loaded = load_codec(GOLDEN / f"{name.rsplit('_', 2)[0]}.safetensors")
+    compiled: list[str] = []
+    loaded.codec.net.h_s.compile(backend=lambda graph, inputs: compiled.append(str(graph)) or inductor(graph, inputs))
+    expected = load_file(GOLDEN / "y_hat.safetensors")[name.rsplit("_", 1)[0]]
+    assert torch.equal(decode_latents(loaded, (GOLDEN / name).read_bytes()).y_hat, expected)
+    assert compiled, "the hyper-synthesis was not compiled"
+
+
+def test_files_of_images_of_a_batch_hold_its_symbols(any_codec: Codec) -> None:
+    x = torch.rand(3, 3, 64, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        together = any_codec.quantise(any_codec.analyse(x, any_codec.gain_for(0.013)), hard_round, hard_round)
+        for i in range(len(x)):
+            gain = None if together.gain is None else float(together.gain[i])
+            found = any_codec.decode_latents(any_codec.encode(together.image(i)), 64, 128, gain).y_hat
+            assert ((found - together.y_hat[i]).abs() <= NEAR).all()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
