@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SET_UP := .venv/installed
 
-.PHONY: demo test lint unit slurm-test fuzz fuzz-parser clean
+.PHONY: demo test lint unit slurm-test fuzz fuzz-parser versions-test clean
 
 demo: $(SET_UP)
 	$(BIN)/python refine.py --config fast --output runs/demo --compare coffee
@@ -32,6 +32,11 @@ FUZZ_SECONDS ?= 60
 fuzz-parser: $(SET_UP)
 	$(BIN)/python -m pip install --quiet "atheris>=2.3,<4"
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz_parser -max_total_time=$(FUZZ_SECONDS)
+
+# In environments of their own, of some 6 GB each, which are removed; for a schedule, not for every change.
+versions-test: $(SET_UP)
+	$(BIN)/python tests/versions.py lowest
+	$(BIN)/python tests/versions.py newest
 
 $(SET_UP): pyproject.toml
 	$(PYTHON) -m venv .venv

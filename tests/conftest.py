@@ -11,9 +11,16 @@ from skimage import data as samples
 from torch import Tensor, nn
 
 from data.samples import sample_paths
+from lightning_modules.quiet import MESSAGES
 from sga.codecs import Codec, ScaleHyperpriorCodec
 from sga.images import read_image, write_image
 from sga.loading import LoadedCodec, load_codec
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets warnings of libraries pass that the commands do not show; any other fails its test."""
+    for message in MESSAGES:
+        config.addinivalue_line("filterwarnings", f"ignore:{message}")
 
 
 def random_codec(adapter: type[Codec]) -> Codec:

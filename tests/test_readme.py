@@ -234,7 +234,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of runpy: the module has been imported before
-@pytest.mark.parametrize("command", reversed(ALL.values()))
+@pytest.mark.parametrize("command", list(reversed(ALL.values())))
 def test_a_command_runs(command: str, world: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(world)
     monkeypatch.setattr(sys, "argv", list(sys.argv))
