@@ -147,13 +147,15 @@ def classical_curves(folder: Path, sources: dict[str, str]) -> list[RateCurve]:
 
     Args:
         folder: Folder of the measurements.
-        sources: SHA-256 of the photographs by name so far; those of the measurements are checked against it and added.
+        sources: SHA-256 of the photographs of the study by name; others, which it had at another time, do not count. Where it is
+            empty all count, and are added.
 
     Raises:
         ValueError: A photograph is not the one of ``sources``, or a file is damaged.
     """
     found: dict[str, dict[int, dict[str, Quality]]] = {}
-    for path in sorted((folder / IMAGES).glob("*.json")):
+    paths = sorted((folder / IMAGES).glob("*.json"))
+    for path in [path for path in paths if path.stem in sources] if sources else paths:
         source, rows = read_measurements(path)
         _check_sources(sources, {path.stem: source}, CLASSICAL)
         for row in rows:

@@ -136,7 +136,8 @@ def rgb(file: Image.Image) -> NDArray[np.uint8]:
         if not np.isfinite(values).all():
             raise ValueError("it has pixels that are not finite numbers")
         scale = 255 / _white(image.mode, file.format, values.max(initial=0))
-        image = Image.fromarray(np.clip(values * scale + 0.5, 0, 255).astype(np.uint8))
+        clear = values == image.info.get("transparency")  # a gray of a PNG; Pillow's composition knows it with 8 bits alone
+        image = Image.fromarray(np.where(clear, 255, np.clip(values * scale + 0.5, 0, 255)).astype(np.uint8))
     if image.has_transparency_data:
         if image.mode == "La":  # Pillow converts it to LA alone
             image = image.convert("LA")

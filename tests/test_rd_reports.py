@@ -13,11 +13,12 @@ import yaml
 from compressai.utils.plot.__main__ import parse_json_file
 from torch import Tensor
 
-from reports import bd_rate, bd_tables, classical, compressai_json, rd_curves
+from reports import bd_rate, bd_tables, classical, compressai_json, points, rd_curves
 from reports.points import RateCurve, RatePoint, shared, study_curves
 from reports.runs import read_study
 from reports.section import Options
 from sga.codecs.checkpoint import EMBEDDED_PATH
+from sga.files import sha256_of
 from sga.images import write_image
 from sga.published import POINTS
 from sga.quality import Quality
@@ -243,3 +244,16 @@ def test_a_codec_whose_package_is_missing_is_left_out(
     assert classical.main(["--root", str(tmp_path), "-o", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("Absent is left out") and "1 rows" in printed[-1]
+
+
+def test_classical_results_of_photographs_that_a_study_no_longer_has_do_not_count(photograph: Tensor, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, left in (("kept", 200), ("gone", 220)):
+        write_image(photograph[:, 100:108, left : left + 8], photos / f"{name}.png")
+    command = ["--root", str(photos), "-o", str(tmp_path / "classical"), "--codecs", "JPEG 4:2:0"]
+    assert classical.main(command) == 0
+    (alone,) = points.classical_curves(tmp_path / "classical", {})
+    assert alone.points[0].images.keys() == {"gone", "kept"}
+    (curve,) = points.classical_curves(tmp_path / "classical", {"kept": sha256_of(photos / "kept.png")})
+    assert curve.points[0].images.keys() == {"kept"}

@@ -190,3 +190,14 @@ def test_a_colour_that_is_transparent_lies_over_white(mode: str, key: object, en
     picture = picture.convert("L").convert("P") if mode == "P" else picture.convert(mode)
     picture.save(tmp_path / f"a.{ending}", transparency=key)
     assert read_image(tmp_path / f"a.{ending}")[:, 0].T.tolist() == [[255] * 3, [90] * 3]
+
+
+def test_a_gray_of_16_bits_that_is_transparent_lies_over_white(tmp_path: Path) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 0, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(b"\0" + struct.pack(">HH", 300, 257 * 90)))
+    png = b"\x89PNG\r\n\x1a\n" + header + chunk(b"tRNS", struct.pack(">H", 300)) + pixels + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(png)
+    assert read_image(tmp_path / "a.png")[:, 0].T.tolist() == [[255] * 3, [90] * 3]
