@@ -166,6 +166,7 @@ def test_an_expanded_tensor_is_refused_before_it_takes_memory(tmp_path: Path) ->
     assert "claims 40000000004 bytes of weights, most in g_a.6.weight [100000, 100000]" in line
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PyTorch about sparse tensors
 @pytest.mark.parametrize("kind", ["sparse", "meta"])
 def test_tensors_without_their_values_are_refused(kind: str, tmp_path: Path) -> None:
     places, shape = torch.zeros(2, 1, dtype=torch.long), (100_000, 100_000)
@@ -181,6 +182,7 @@ def test_channels_without_their_weights_make_no_model(shape: tuple[int, ...], st
         load_codec(tmp_path / "model.pth")
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 @pytest.mark.parametrize("shape", [(), (5,), (0, 0, 5, 5), (12, 0, 5, 5)])
 def test_shapes_of_no_model_are_refused(shape: tuple[int, ...], any_codec: Codec, tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
