@@ -74,7 +74,7 @@ def read_plan(config: Path, output: Path, root: str, more: Sequence[str] = ()) -
         OSError: The file cannot be read, or there are no images.
     """
     try:
-        content = yaml.load(config.read_text(), _UniqueKeys)
+        content = yaml.load(config.read_text(), _UniqueKeys)  # noqa: S506  (a safe loader)
     except yaml.YAMLError as error:
         raise ValueError(f"{config} cannot be read: {error}") from error
     if not isinstance(content, dict) or not set(content) <= {"common", "runs"} or not isinstance(content.get("runs"), dict):

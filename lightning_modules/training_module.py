@@ -94,7 +94,7 @@ class TrainingModule(pl.LightningModule):
         plateau_patience: int = 20,
         clip_norm: float = 1.0,
         max_skipped_steps: int = 100,
-        compile: bool = False,
+        compile: bool = False,  # noqa: A002  (the name of the option)
         warm_start: str | None = None,
         seed: int = 0,
     ) -> None:

@@ -105,8 +105,7 @@ def _rows(means: Mapping[str, dict[str, Curve]], drawn: Sequence[str], images: i
     rows: list[tuple[object, ...]] = []
     for name, of_run in means.items():
         at = {quantity: dict(zip(*(values.tolist() for values in curve), strict=True)) for quantity, curve in of_run.items()}
-        for step in at["true/bpp"]:
-            rows.append((name, step, *(at[quantity].get(step) for quantity in drawn), images))
+        rows += [(name, step, *(at[quantity].get(step) for quantity in drawn), images) for step in at["true/bpp"]]
     return rows
 
 

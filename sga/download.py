@@ -75,7 +75,8 @@ def _download_rest(url: str, part: Path, title: str, progress: Progress) -> None
     except HTTPError as error:
         if error.code == 416 and done:  # no bytes after the part: it is of another file, or is whole and was not checked yet
             part.unlink()
-            return _download_rest(url, part, title, progress)
+            _download_rest(url, part, title, progress)
+            return
         raise
     if total is not None and size != total:
         raise OSError(f"the connection ended after {size} of {total} bytes")

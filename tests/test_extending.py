@@ -41,7 +41,7 @@ def test_the_method_refines_in_python() -> None:
     settings = scope["settings"]
     rounding = settings.rounding  # type: ignore[attr-defined]
     assert rounding.name == "gaussian"
-    # exp(-(0.2 / 0.4)^2 / 2)
+    # The exponent of a Gaussian of width 0.4.
     assert float(rounding.log_weight(torch.tensor(0.2))) == pytest.approx(-0.125)
     result = sga.refine(sga.load(), crop(64, 96), settings, progress=False)  # type: ignore[arg-type]
     objective = result.objective

@@ -53,8 +53,16 @@ def write_run(
         refined = Quality(bpp, psnr_db, 1 - 10 ** (-psnr_db / 20))
         losses = {"rd_loss": 1.0, "rd_loss_base": 1.0}
         result = ImageResult(
-            **{"image": image, "height": 512, "width": 768, "method": "cosine", "steps": steps, "distortion": "mse"},
-            **{"lmbda": float(str(model.get("lmbda", trained))), "bpp_estimated": bpp, "best_step": steps, "seconds": 1.0},
+            image=image,
+            height=512,
+            width=768,
+            method="cosine",
+            steps=steps,
+            distortion="mse",
+            lmbda=float(str(model.get("lmbda", trained))),
+            bpp_estimated=bpp,
+            best_step=steps,
+            seconds=1.0,
             **losses,
             base=dataclasses.replace(refined, bpp=bpp + 0.1),
             refined=refined,

@@ -22,7 +22,7 @@ class SubsampledPointwise(nn.Conv2d):
     On processors with AVX-512, oneDNN's gradient of the former writes out of bounds in channels_last (torch 2.15).
     """
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (the name in torch)
         return super().forward(input[..., ::2, ::2])
 
 

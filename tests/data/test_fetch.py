@@ -45,13 +45,15 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         name = self.path.lstrip("/")
         if name not in self.server.files:
-            return self.send_error(404)
+            self.send_error(404)
+            return
         content = self.server.files[name]
         start = 0
         if "Range" in self.headers and self.server.ranges:
             start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
             if start >= len(content):
-                return self.send_error(416)
+                self.send_error(416)
+                return
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         else:

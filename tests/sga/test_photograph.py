@@ -303,6 +303,6 @@ def test_a_file_is_saved_whole_or_not_at_all(embedded: LoadedCodec, crop: Tensor
     found = refine_photograph(embedded, crop, OBJECTIVE, replace(SETTINGS, steps=0))
     found.save(str(tmp_path / "photo.bin"))
     assert (tmp_path / "photo.bin").read_bytes() == found.file
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="No such file"):
         found.save(tmp_path / "missing/photo.bin")
     assert [path.name for path in tmp_path.iterdir()] == ["photo.bin"]

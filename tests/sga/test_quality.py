@@ -193,8 +193,8 @@ def test_lpips_sees_pixels_from_minus_one_to_one(monkeypatch: pytest.MonkeyPatch
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with the metric of ``docs/extending.md``, put where the page says."""
     text = (ROOT / "docs/extending.md").read_text()
-    section = next(part for part in re.split(r"^## ", text, flags=re.M) if part.startswith("A metric\n"))
-    function, declaration = re.findall(r"```python\n(.*?)```", section, flags=re.S)
+    section = next(part for part in re.split(r"^## ", text, flags=re.MULTILINE) if part.startswith("A metric\n"))
+    function, declaration = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     folder = tmp_path_factory.mktemp("extended")
     for name in ("sga", "lightning_modules", "data", "reports", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -203,7 +203,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "sga/quality.py"
     source = path.read_text()
     head, body = source.split("@dataclass(frozen=True)\nclass Quality:", 1)
-    body = re.sub(r"(?=^    mse: )", declaration, body, count=1, flags=re.M)
+    body = re.sub(r"(?=^    mse: )", declaration, body, count=1, flags=re.MULTILINE)
     path.write_text(f"{head}{function}\n\n@dataclass(frozen=True)\nclass Quality:{body}")
     return folder
 
