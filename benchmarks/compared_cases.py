@@ -109,7 +109,7 @@ def training_cases() -> Iterator[Case]:
         yield Case(f"train_{codec}", (_fit(*words),))
     test = ("train.py", "test", "--config", f"{OUT}/config.yaml", f"--data.test={SHARED}/pictures", "--output", OUT)
     yield Case("train_scale", (_fit(*scale, valid), test))
-    resumed = tuple(_fit(*scale, f"--trainer.max_steps={steps}") for steps in (2, 4))
+    resumed = tuple(_fit(*scale, valid, "--model.schedule=plateau", f"--trainer.max_steps={steps}") for steps in (2, 4))
     yield Case("train_resumed", resumed)
     average = ("--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.9", "--trainer.callbacks.use_buffers=false")
     yield Case("train_average_plateau", (_fit(*scale, *average, valid, "--model.schedule=plateau", "--model.plateau_patience=0"),))

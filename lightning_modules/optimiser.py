@@ -44,9 +44,6 @@ class Cosine(LRScheduler):
         steps: Steps of the whole training.
     """
 
-    option, unit, each = "--trainer.max_steps", "steps", 1
-    """Where its length comes from, and in which unit, of so many of the schedule's own."""
-
     def __init__(self, optimizer: Optimizer, final_learning_rate: float, warmup_steps: int, steps: float) -> None:
         self.final_learning_rate, self.warmup_steps, self.length = final_learning_rate, warmup_steps, steps
         super().__init__(optimizer)
@@ -74,8 +71,8 @@ class Cosine(LRScheduler):
         length = state_dict.get("length", self.length)
         if length != self.length:
             raise ValueError(
-                f"the run's cosine ends after {length / self.each:g} {self.unit}, not {self.length / self.each:g}: leave "
-                f"{self.option} as it was, or train on from the run's weights: --output NEW --model.warm_start RUN/best.ckpt"
+                f"the run's cosine ends after {length} steps, not {self.length}: leave --trainer.max_steps as it was, or "
+                "train on from the run's weights: --output NEW --model.warm_start RUN/best.ckpt"
             )
         super().load_state_dict(state_dict)
 
@@ -90,8 +87,6 @@ class WallTimeCosine(Cosine):
         optimizer, final_learning_rate, warmup_steps: See :class:`Cosine`.
         seconds: Length of the whole training.
     """
-
-    option, unit, each = "--model.minutes", "minutes", 60
 
     def __init__(self, optimizer: Optimizer, final_learning_rate: float, warmup_steps: int, seconds: float) -> None:
         self.elapsed, self._last = 0.0, time.monotonic()
@@ -110,5 +105,6 @@ class WallTimeCosine(Cosine):
         return {**super().state_dict(), "elapsed": self.elapsed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
+        """Goes on where a checkpoint has it, with another length along another cosine: a machine may be lent again, or longer."""
+        super().load_state_dict({**state_dict, "length": self.length})
         self._last = time.monotonic()

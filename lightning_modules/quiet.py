@@ -15,6 +15,8 @@ MESSAGES = (
     r".*The `srun` command is available.*",  # the commands check the launch themselves
     # Crops are numbered over the whole run, and the sampler starts at the next number.
     r".*your dataloader is not resumable.*",
+    r"Checkpoint directory .* exists and is not empty.*",  # a run goes on in its own folder; others' are refused
+    r"The dirpath has changed from .*",  # a run that goes on from a checkpoint of another has a best of its own
     r".*is not supported by the model summary.*",
     r".*Total length of `list` across ranks is zero.*",
     r".*but have passed in a `LightningDataModule`.*",

@@ -21,7 +21,10 @@ LOCK = ".training.lock"
 _HELD: dict[Path, BaseFileLock] = {}
 """Locks of this process: one that is not referred to is released."""
 
-FIXED = ("lmbda", "distortion", "optimiser", "schedule", "learning_rate", "auxiliary_learning_rate")
+FIXED = (
+    *("lmbda", "distortion", "optimiser", "schedule"),
+    *("learning_rate", "final_learning_rate", "auxiliary_learning_rate", "warmup_steps"),
+)
 """Settings of the module that a resumed run cannot change."""
 
 

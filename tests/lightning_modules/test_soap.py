@@ -24,7 +24,7 @@ def train(net: nn.Sequential, optimizer: torch.optim.Optimizer, steps: int) -> f
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return float(loss)
+    return float(loss.detach())
 
 
 def test_it_needs_fewer_steps_than_adam() -> None:

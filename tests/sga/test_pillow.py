@@ -175,7 +175,8 @@ def test_transparent_parts_lie_over_white(mode: str) -> None:
     for x, pixel in enumerate([(0, 0), (0, 255), (100, 128)]):
         picture.putpixel((x, 0), pixel)
     if mode == "PA":  # a gray palette
-        picture = Image.merge("PA", (picture.getchannel("L").convert("P"), picture.getchannel("A")))
+        alpha, picture = picture.getchannel("A"), picture.getchannel("L").convert("P").convert("PA")
+        picture.putalpha(alpha)
     elif mode == "RGBa":
         picture = picture.convert("RGBA")
     image = to_image(picture if mode == "PA" else picture.convert(mode))
