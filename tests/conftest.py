@@ -19,8 +19,11 @@ from sga.loading import LoadedCodec, load_codec
 
 def pytest_configure(config: pytest.Config) -> None:
     """Lets warnings of libraries pass that the commands do not show; any other fails its test."""
-    tiny = ".* coded bits per pixel, .* estimated"  # of tiny pictures they are further apart than of photographs
-    for message in (*MESSAGES, tiny):
+    of_tiny = (
+        ".* coded bits per pixel, .* estimated",  # further apart in tiny pictures than in photographs
+        "The number of training batches .* is smaller than the logging interval",
+    )
+    for message in (*MESSAGES, *of_tiny):
         config.addinivalue_line("filterwarnings", f"ignore:{message}")
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sga.refinement.settings import RefinerSettings
 
 CONFIGS = home() / "configs" / "refine"
-PRESETS = ("fast", "balanced", "best")
+PRESETS = ("instant", "fast", "balanced", "best")
 DEFAULT = "balanced"
 
 
@@ -27,7 +27,8 @@ def preset(name: str = DEFAULT, steps: int | None = None) -> RefinerSettings:
     """The settings of a preset, to look at or to change with :func:`dataclasses.replace`.
 
     Args:
-        name: ``fast`` (150 steps), ``balanced`` (500), ``best`` (2000), or another file of ``configs/refine``, such as ``sga``.
+        name: ``instant`` (12 steps), ``fast`` (150), ``balanced`` (500), ``best`` (2000), or another file of ``configs/refine``, such
+            as ``sga``.
         steps: Adam steps in place of the file's.
 
     Raises:

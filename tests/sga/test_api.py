@@ -83,7 +83,7 @@ def test_settings_may_be_changed(embedded: LoadedCodec, photo: Tensor) -> None:
     settings = replace(sga.preset("fast", steps=6), learning_rate=1e-9)
     assert len(sga.refine(embedded, photo, settings).curves) == 6
     assert len(sga.refine(embedded, photo, settings, steps=3).curves) == 3
-    with pytest.raises(ValueError, match="no preset 'quick': choose from fast, balanced, best"):
+    with pytest.raises(ValueError, match="no preset 'quick': choose from instant, fast, balanced, best"):
         sga.preset("quick")
     with pytest.raises(ValueError, match="steps"):
         sga.preset("fast", steps=-1)

@@ -12,4 +12,4 @@ def test_presets_are_what_their_files_say(name: str) -> None:
     found = preset(name, steps=7)
     assert isinstance(found.rounding, ExpectedRounding) and found.adapt_prior
     assert found.rounding.excess == Ramp(0.0, 2.0) and found.steps == 7 and found.betas == (0.8, 0.95)
-    assert preset(name).steps == {"fast": 150, "balanced": 500, "best": 2000}[name]
+    assert preset(name).steps == {"instant": 12, "fast": 150, "balanced": 500, "best": 2000}[name]
