@@ -27,8 +27,8 @@ def preset(name: str = DEFAULT, steps: int | None = None) -> RefinerSettings:
     """The settings of a preset, to look at or to change with :func:`dataclasses.replace`.
 
     Args:
-        name: ``instant`` (12 steps), ``fast`` (150), ``balanced`` (500), ``best`` (2000), or another file of ``configs/refine``, such
-            as ``sga``.
+        name: ``instant`` (12 steps), ``fast`` (150), ``balanced`` (500), ``best`` (2000), or another file of ``configs/refine``,
+            such as ``sga``.
         steps: Adam steps in place of the file's.
 
     Raises:
