@@ -16,6 +16,7 @@ MESSAGES = (
     # Crops are numbered over the whole run, and the sampler starts at the next number.
     r".*your dataloader is not resumable.*",
     r"Checkpoint directory .* exists and is not empty.*",  # a run goes on in its own folder; others' are refused
+    r".*could not find the monitored key.*",  # at the end of a resumed run before its first validation
     r"The dirpath has changed from .*",  # a run that goes on from a checkpoint of another has a best of its own
     r".*is not supported by the model summary.*",
     r".*Total length of `list` across ranks is zero.*",

@@ -155,7 +155,6 @@ def test_a_cosine_of_another_length_is_not_continued(
     assert {path: path.read_bytes() for path in before} == before
 
 
-@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # Lightning, at the end of a run within an epoch
 def test_a_plateau_goes_on_for_more_steps(photographs: Path, tmp_path: Path) -> None:
     plateau = ("--data.valid", str(photographs), "--model.schedule=plateau")
     train.main(arguments(photographs, tmp_path / "whole", *plateau))
@@ -165,6 +164,7 @@ def test_a_plateau_goes_on_for_more_steps(photographs: Path, tmp_path: Path) -> 
     assert all(torch.equal(value, found[name]) for name, value in whole.items())
 
 
+@pytest.mark.filterwarnings("ignore:.*it is left out", "ignore:.* they have no MS-SSIM")
 def test_validation_images_that_cannot_be_used_are_left_out(photographs: Path, tmp_path: Path) -> None:
     valid = tmp_path / "valid"
     valid.mkdir()

@@ -137,6 +137,7 @@ def test_bad_input_is_one_line_and_code_2(
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.filterwarnings("ignore:.*it is left out")
 def test_an_image_that_cannot_be_read_is_reported_and_the_others_are_tested(
     run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

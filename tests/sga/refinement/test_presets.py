@@ -11,5 +11,6 @@ from sga.refinement.schedules import Ramp
 def test_presets_are_what_their_files_say(name: str) -> None:
     found = preset(name, steps=7)
     assert isinstance(found.rounding, ExpectedRounding) and found.adapt_prior
-    assert found.rounding.excess == Ramp(0.0, 2.0) and found.steps == 7 and found.betas == (0.8, 0.95)
+    excess, betas = (Ramp(0.65, 0.95), (0.4, 0.65)) if name == "instant" else (Ramp(0.0, 2.0), (0.8, 0.95))
+    assert found.rounding.excess == excess and found.steps == 7 and found.betas == betas
     assert preset(name).steps == {"instant": 12, "fast": 150, "balanced": 500, "best": 2000}[name]
