@@ -9,7 +9,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_warn
 
 from data.refinement_data import RefinementBatch
 from sga.checks import require_positive
@@ -112,9 +111,6 @@ class RefinementModule(pl.LightningModule):
             if isinstance(outcome, Exception):
                 self.failures[file.name] = _reason(outcome)
                 continue
-            if not torch.isfinite(outcome.curves[:, 0]).all():
-                kept = "; the best latents so far are kept" if self.target is not None or self.settings.select == "best" else ""
-                rank_zero_warn(f"{file.name}: the loss was not finite at some steps{kept}")
             images.append(RefinedImage(file.name, file.sha256(), outcome))
         return images
 
