@@ -73,6 +73,7 @@ def _download_rest(url: str, part: Path, title: str, progress: Progress) -> None
                     progress.update(task, advance=len(block))
                 size = file.tell()
     except HTTPError as error:
+        error.close()  # it holds the connection open
         if error.code == 416 and done:  # no bytes after the part: it is of another file, or is whole and was not checked yet
             part.unlink()
             _download_rest(url, part, title, progress)

@@ -7,6 +7,8 @@ import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from rich.progress import Progress
@@ -173,6 +175,28 @@ def test_a_missing_file_is_one_line_and_code_2(
         fetch.main(["small", "-o", str(tmp_path)])
     assert stop.value.code == 2
     assert capsys.readouterr().err.strip() == f"error: cannot download {server.url('b.png')}: HTTP Error 404: Not Found"
+
+
+@pytest.mark.parametrize("part", [b"", bytes(400_000)], ids=["404", "416"])
+def test_a_refused_connection_is_closed(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: bytes) -> None:
+    refusals = []
+
+    def recorded(*given: object, **named: object) -> object:
+        try:
+            return urlopen(*given, **named)
+        except HTTPError as error:
+            refusals.append(error)
+            raise
+
+    monkeypatch.setattr("sga.download.urlopen", recorded)
+    if part:
+        server.files = dict(IMAGES)
+        (tmp_path / ".a.png.part").write_bytes(part)
+        download(server.url("a.png"), tmp_path / "a.png", None, QUIET)
+    else:
+        with pytest.raises(OSError, match="404: Not Found"):
+            download(server.url("a.png"), tmp_path / "a.png", None, QUIET)
+    assert [(error.code, error.closed) for error in refusals] == [(416 if part else 404, True)]
 
 
 def test_a_foreign_file_is_neither_taken_nor_overwritten(server: Server, tmp_path: Path) -> None:
