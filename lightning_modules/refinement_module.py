@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 from data.refinement_data import RefinementBatch
 from sga.checks import require_positive
+from sga.cli import out_of_memory
 from sga.codecs.checkpoint import EMBEDDED
 from sga.distortion import DistortionName
 from sga.loading import load_codec
@@ -119,8 +119,7 @@ def _reason(error: Exception) -> str:
     """The reason why an image failed, in one line; an unexpected error also prints its traceback."""
     if isinstance(error, ValueError):  # an image that cannot be refined, such as one too small for MS-SSIM
         return str(error)
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
-        where = "the device" if isinstance(error, torch.cuda.OutOfMemoryError) else "this machine"
-        return f"out of memory: {where} has too little for this image; use another (--trainer.accelerator), or a smaller image"
+    if reason := out_of_memory(error):
+        return f"{reason} (--trainer.accelerator, --data.batch_size)"
     traceback.print_exception(error)
     return f"{type(error).__name__}: {error}"

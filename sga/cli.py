@@ -20,7 +20,7 @@ def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:
 
 @contextmanager
 def errors_in_one_line(*more: type[Exception]) -> Iterator[None]:
-    """Turns errors that a user can cause (a wrong path, a damaged file, a bad value) into one line and exit code 2.
+    """Turns errors that a user can cause (a wrong path, a damaged file, too little memory) into one line and exit code 2.
 
     Args:
         more: Exceptions of other libraries that a user can cause.
@@ -32,8 +32,24 @@ def errors_in_one_line(*more: type[Exception]) -> Iterator[None]:
         yield
     except caught as error:
         fail(_text(error))
+    except (MemoryError, RuntimeError) as error:
+        if (reason := out_of_memory(error)) is None:
+            raise
+        fail(reason)
     except KeyboardInterrupt:
         fail("interrupted", INTERRUPTED)
+
+
+def out_of_memory(error: Exception) -> str | None:
+    """What to say of an error of too little memory, of the machine or of a device; ``None`` of any other.
+
+    PyTorch's errors are known by their name and their text: commands that need no torch do not import it.
+    """
+    device = type(error).__name__ == "OutOfMemoryError"
+    if device or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        where = "the device" if device else "this machine"
+        return f"out of memory: {where} has too little for this; use another, smaller images, or smaller batches"
+    return None
 
 
 def _text(error: Exception) -> str:

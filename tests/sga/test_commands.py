@@ -99,6 +99,35 @@ def test_what_is_no_photograph_leaves_no_file(tmp_path: Path, capsys: pytest.Cap
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("error", "where"),
+    [
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "this machine"),
+        (MemoryError(), "this machine"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "the device"),
+    ],
+)
+def test_too_little_memory_is_one_line_and_leaves_no_file(
+    error: Exception, where: str, photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("sga.photograph.refine", failing)
+    line = refused(["encode", str(photo), "-o", str(photo.with_suffix(".sga"))], capsys)
+    assert line.startswith(f"error: out of memory: {where} has too little")
+    assert sorted(path.name for path in photo.parent.iterdir()) == ["photo.png"]
+
+
+def test_an_unknown_error_keeps_its_traceback(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("sga.photograph.refine", failing)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        codec.main(["encode", str(photo), "-o", str(photo.with_suffix(".sga"))])
+
+
 def test_an_output_that_cannot_be_is_refused_before_any_work(
     photo: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
