@@ -17,7 +17,7 @@ from lightning_modules import slurm
 from lightning_modules.command_line import ACCELERATOR, CommandLine, config_file, with_configs
 from lightning_modules.job import Job
 from lightning_modules.refinement_module import RefinementModule
-from sga.refinement.presets import CONFIGS, DEFAULT, names
+from sga.refinement.presets import CONFIGS, DEFAULT_OF_JOBS, names
 
 TRAINER_DEFAULTS = {
     "accelerator": ACCELERATOR,
@@ -59,7 +59,7 @@ class RefinementCLI(CommandLine):
     """
 
     description = "Refines images and writes bitstreams."
-    config_help = f"A name of configs/refine ({', '.join(names())}; {DEFAULT} where none is given), or a file."
+    config_help = f"A name of configs/refine ({', '.join(names())}; {DEFAULT_OF_JOBS} where none is given), or a file."
 
     without_effect = WITHOUT_EFFECT
 
@@ -68,7 +68,7 @@ class RefinementCLI(CommandLine):
             RefinementModule,
             RefinementDataModule,
             run=False,
-            args=with_configs(args, lambda name: [str(config_file(name, CONFIGS))], DEFAULT),
+            args=with_configs(args, lambda name: [str(config_file(name, CONFIGS))], DEFAULT_OF_JOBS),
             save_config_callback=None,
             trainer_defaults=TRAINER_DEFAULTS,
             parser_kwargs={"allow_abbrev": False, **parser_settings},  # with_configs must see what is a --config

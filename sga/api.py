@@ -73,7 +73,7 @@ def refine(
     Args:
         codec: Codec of :func:`load`.
         image: Path, PIL image, uint8 array ``[H, W, 3]`` or ``[H, W]``, or uint8 tensor ``[3, H, W]``.
-        preset: Name as for :func:`sga.preset`, or settings that it returned.
+        preset: Name as for :func:`sga.preset`, by default ``instant``, or settings that it returned.
         steps: Adam steps in place of the preset's.
         lmbda: Weight of the distortion, above 0, in place of the lambda of the model's training.
         target_bpp: Target bits per pixel of the file, reached within 1 % by moving lambda.

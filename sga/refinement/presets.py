@@ -1,4 +1,4 @@
-"""The refinements that have a name: the files of ``configs/refine``, and ``fast``, ``balanced`` and ``best`` among them.
+"""The refinements that have a name: the files of ``configs/refine``, the presets among them.
 
 What needs torch is imported where it is used: commands list the names in their help.
 """
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 CONFIGS = home() / "configs" / "refine"
 PRESETS = ("instant", "fast", "balanced", "best")
-DEFAULT = "balanced"
+DEFAULT = "instant"
+"""Of one photograph, for which somebody waits."""
+DEFAULT_OF_JOBS = "balanced"
+"""Of the folders that ``refine.py`` refines."""
 
 
 def names() -> list[str]:
@@ -27,7 +30,7 @@ def preset(name: str = DEFAULT, steps: int | None = None) -> RefinerSettings:
     """The settings of a preset, to look at or to change with :func:`dataclasses.replace`.
 
     Args:
-        name: ``instant`` (12 steps), ``fast`` (150), ``balanced`` (500), ``best`` (2000), or another file of ``configs/refine``,
+        name: ``instant`` (12 steps), ``fast`` (60), ``balanced`` (500), ``best`` (2000), or another file of ``configs/refine``,
             such as ``sga``.
         steps: Adam steps in place of the file's.
 
