@@ -1,7 +1,8 @@
 """A Markdown table of models from finished runs of ``refine.py``: ``python reports/checkpoints.py RUN ... > docs/table.md``.
 
 The table has a row per run: the codec and lambda of its checkpoint, the means of the unrefined files, and the R-D loss of the
-published point of that codec and lambda with the gap to it. Nothing is measured again; a run with ``--model.steps 0`` suffices.
+published point of that codec and lambda with the gap to it, where the images are the 24 of Kodak. Nothing is measured again; a run
+with ``--model.steps 0`` suffices.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import yaml
 
+from reports.runs import read_run
 from sga.cli import errors_in_one_line
 from sga.codecs.checkpoint import CheckpointError
 from sga.loading import load_codec
-from sga.published import published_point
+from sga.published import published_point, whole_kodak
 from sga.quality import ALWAYS, LATER, METRICS, RD_LOSS, Column, Quality
 from sga.rate_distortion import Objective
 from sga.runs.folder import CONFIG, SUMMARY
@@ -45,7 +47,8 @@ def row(run: Path) -> list[str]:
     objective = Objective(lmbda, config["model"].get("distortion") or loaded.distortion)
     means = {name: summary["means"].get(f"{name}{BASE}") for name in (*MEASURED, *LATER)}
     of_means = Quality.from_values(means).loss(objective)
-    published = published_point(loaded.codec, objective)
+    pixels = {result.image: result.height * result.width for result in read_run(run).results}
+    published = published_point(loaded.codec, objective) if whole_kodak(pixels) else None
     found = [
         loaded.codec.published_as or type(loaded.codec).__name__,
         objective.distortion,

@@ -18,11 +18,8 @@ from reports.figures import COLUMN, line, new_figure, save, style
 from reports.points import RateCurve, in_db, model, plotted, shared, study_curves
 from reports.runs import Study
 from reports.section import Drawing, Options, Section
-from sga.published import POINTS
+from sga.published import POINTS, of_kodak, whole_kodak
 from sga.quality import METRICS, Floats
-
-KODAK = frozenset(f"kodim{number:02d}" for number in range(1, 25))
-KODAK_PIXELS = 768 * 512
 
 # bpp and PSNR in dB over Kodak, from the authors of bmshj2018-hyperprior (arXiv 1802.01436), trained for MSE.
 BALLE = (
@@ -52,10 +49,11 @@ def published_lines(study: Study, images: Sequence[str], metric: str) -> list[Li
 
     Empty where the images are not Kodak's, or the metric was not published.
     """
-    pixels = {result.height * result.width for run in study.runs for result in run.results if result.image in images}
-    if metric not in PUBLISHED or not set(images) <= KODAK or pixels != {KODAK_PIXELS}:
+    results = [result for run in study.runs for result in run.results if result.image in images]
+    pixels = {result.image: result.height * result.width for result in results}
+    if metric not in PUBLISHED or not of_kodak(pixels):
         return []
-    over = "" if set(images) == KODAK else ", 24 images"
+    over = "" if whole_kodak(pixels) else ", 24 images"
     families = {model(run.checkpoint).family for run in study.runs}
     lines: list[Line] = []
     for architecture, distortion in dict.fromkeys((point.architecture, point.distortion) for point in POINTS):

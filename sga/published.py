@@ -215,6 +215,21 @@ POINTS = tuple(
 )
 
 
+KODAK = frozenset(f"kodim{number:02d}" for number in range(1, 25))
+"""Names of the images that a published point is the mean over."""
+KODAK_PIXELS = 768 * 512
+
+
+def of_kodak(pixels: Mapping[str, int]) -> bool:
+    """Whether all images, numbers of pixels by name, are Kodak's, as far as these say; not where there is none."""
+    return bool(pixels) and set(pixels) <= KODAK and set(pixels.values()) == {KODAK_PIXELS}
+
+
+def whole_kodak(pixels: Mapping[str, int]) -> bool:
+    """As :func:`of_kodak`, and all 24 are there: only their means compare with a published point."""
+    return of_kodak(pixels) and len(pixels) == len(KODAK)
+
+
 def published_point(codec: Codec, objective: Objective) -> PublishedPoint | None:
     """The published point of a codec's architecture trained for an objective; ``None`` where none was published."""
     architecture = STANDS_FOR.get(str(codec.published_as), codec.published_as)

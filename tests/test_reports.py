@@ -26,13 +26,18 @@ def test_the_table_of_models_sets_measured_beside_published(
     run = tmp_path / "run"
     config = ("--config", str(ROOT / "configs/refine/ssl.yaml"), "--model.steps=0", "--trainer.accelerator=cpu")
     assert refine.main([*config, "--data.root", str(tmp_path / "photo.png"), "--output", str(run)]) == 0
-    capsys.readouterr()
     monkeypatch.setattr(sys, "argv", ["checkpoints.py", str(run)])
-    assert checkpoints.main() == 0
-    header, _, cells = (
-        [cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.strip().splitlines()
-    )
-    found = dict(zip(header, cells, strict=True))
+
+    def table() -> dict[str, str]:
+        capsys.readouterr()
+        assert checkpoints.main() == 0
+        lines = capsys.readouterr().out.strip().splitlines()
+        header, _, cells = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+        return dict(zip(header, cells, strict=True))
+
+    assert (table()["published"], table()["gap"]) == ("none", "")  # this photograph is not of Kodak
+    monkeypatch.setattr(checkpoints, "whole_kodak", lambda pixels: pixels == {"photo": 200**2})
+    found = table()
     assert (found["model"], found["distortion"], found["lambda"], found["images"]) == ("bmshj2018-hyperprior", "mse", "0.013", "1")
     # One image: the loss of the means is the mean loss. 0.9182 is 0.4784 + 0.013 * 255^2 / 10^3.2838.
     assert found["R-D loss"] == found["R-D loss of the means"] and found["published"] == "0.9182"

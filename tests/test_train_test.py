@@ -68,9 +68,9 @@ def test_what_is_reported_is_of_files_that_decode(run: Path, pictures: Path, cap
     assert summary["checkpoint"] == str(run / "best.ckpt") and 0 < summary["step"] <= 6
     of_means = Quality(means["bpp"], means["psnr_db"], None).loss(OBJECTIVE)
     assert of_means is not None and summary["rd_loss_of_means"] == pytest.approx(of_means)
-    assert summary["gap_percent"] == pytest.approx(100 * (of_means / summary["published"]["rd_loss"] - 1))
+    assert summary["gap_percent"] is None and summary["published"] is None
     printed = capsys.readouterr().out
-    assert "mean" in printed and "n/a" in printed and "published bmshj2018-hyperprior, lambda 0.013" in printed
+    assert "mean" in printed and "n/a" in printed and "not compared with the published point" in printed
 
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
@@ -117,7 +117,6 @@ def test_an_image_too_small_for_ms_ssim_is_coded_and_counted(trained: Path, pict
         large, small = csv.DictReader(file)
     assert small["rd_loss"] == small["ms_ssim"] == "n/a" and float(small["bpp"]) > 0
     assert float(large["rd_loss"]) == pytest.approx(float(large["bpp"]) + 16.64 * (1 - float(large["ms_ssim"])))
-    assert summary["published"]["quality"] == 4
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 import train
+from lightning_modules.callbacks import published_points
 from lightning_modules.callbacks.validation_metrics import ValidationMetrics
 from lightning_modules.training_module import TrainingModule
 from sga.codecs import Codec, FactorisedPriorCodec, MeanScaleHyperpriorCodec, Prior, Quantised, ScaleHyperpriorCodec
@@ -45,7 +46,11 @@ class Kill(pl.Callback):
             raise RuntimeError("killed")
 
 
-def test_a_resumed_run_has_one_curve_with_the_published_point_and_pictures(pictures: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_has_one_curve_with_the_published_point_and_pictures(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published_points, "KODAK", {path.stem for path in pictures.iterdir()})
+    monkeypatch.setattr(published_points, "whole_kodak", lambda pixels: set(pixels) == published_points.KODAK)
     output = tmp_path / "run"
     settings = arguments(pictures, output, "--data.valid", str(pictures), "--checkpoint_every=3")
     with pytest.raises(RuntimeError, match="killed"):
@@ -70,8 +75,9 @@ def test_a_resumed_run_has_one_curve_with_the_published_point_and_pictures(pictu
         assert values and all(least < value <= most for value in values), name
 
 
-def test_a_lambda_that_was_not_published_has_no_line(pictures: Path, tmp_path: Path) -> None:
-    train.main(arguments(pictures, tmp_path, "--data.valid", str(pictures), "--model.lmbda=0.02", "--trainer.max_steps=2"))
+@pytest.mark.parametrize("lmbda", [0.013, 0.02])  # published, but these are not Kodak's images; and not published
+def test_what_does_not_compare_has_no_line(lmbda: float, pictures: Path, tmp_path: Path) -> None:
+    train.main(arguments(pictures, tmp_path, "--data.valid", str(pictures), f"--model.lmbda={lmbda}", "--trainer.max_steps=2"))
     events = events_of(tmp_path)
     assert "valid/rd_loss" in events.Tags()["scalars"] and "custom_scalars__config__" not in events.Tags()["tensors"]
     assert not [tag for tag in events.Tags()["scalars"] if tag.startswith("published/")]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sga.files import write_atomically
-from sga.published import PublishedPoint
+from sga.published import PublishedPoint, whole_kodak
 from sga.quality import ALWAYS, BPP_ESTIMATED, LATER, METRICS, NOT_AVAILABLE, RD_LOSS, Column, Quality
 from sga.rate_distortion import Objective
 from sga.runs.folder import RESULTS, SUMMARY
@@ -65,7 +65,7 @@ class Evaluation:
     Attributes:
         results: Result of each image, at least one.
         objective: Objective of the R-D loss.
-        published: Point to compare with, if there is one.
+        published: Published point of the codec and the objective, if there is one.
     """
 
     results: Sequence[FileResult]
@@ -87,14 +87,19 @@ class Evaluation:
         """R-D loss of the mean bpp and the mean PSNR (or MS-SSIM), to compare with a published point."""
         return Quality.from_values(self.means()).loss(self.objective)
 
+    def compared(self) -> PublishedPoint | None:
+        """The published point, where the images are those that it was measured on."""
+        return self.published if whole_kodak({result.image: result.height * result.width for result in self.results}) else None
+
     def gap_percent(self) -> float | None:
-        """Gap in per cent of :meth:`rd_loss_of_means` to that of the published point, positive where it is higher."""
-        own = self.rd_loss_of_means()
-        return None if own is None or self.published is None else 100 * (own / self.published.rd_loss - 1)
+        """Gap in per cent of :meth:`rd_loss_of_means` to that of the published point, positive where it is higher, on Kodak."""
+        own, published = self.rd_loss_of_means(), self.compared()
+        return None if own is None or published is None else 100 * (own / published.rd_loss - 1)
 
     def summary(self) -> dict[str, Any]:
         """Content of ``summary.json``."""
-        published = None if self.published is None else {**asdict(self.published), "rd_loss": self.published.rd_loss}
+        point = self.compared()
+        published = None if point is None else {**asdict(point), "rd_loss": point.rd_loss}
         without = self._means.without(METRICS)
         return {
             "images": len(self.results),
@@ -126,13 +131,15 @@ def print_evaluation(evaluation: Evaluation) -> None:
     means = evaluation.means()
     print_rows("measured from files", [column.heading for column in PRINTED.values()], rows, _cells(means))
     print_other_means(means, {"mean": ""})
-    published, gap = evaluation.published, evaluation.gap_percent()
+    published, gap = evaluation.compared(), evaluation.gap_percent()
     if published is not None and gap is not None:
         print(
             f"published {published.architecture}, lambda {published.lmbda:g}, {published.distortion}, means over Kodak: "
             f"{published.bpp:.4f} bpp, {published.psnr_db:.2f} dB, MS-SSIM {published.ms_ssim:.4f}\n"
             f"R-D loss of the means: {evaluation.rd_loss_of_means():.4f}, published {published.rd_loss:.4f}, gap {gap:+.1f} %"
         )
+    elif evaluation.published is not None and published is None:
+        print("not compared with the published point of this codec and lambda: it is of Kodak (python -m data.fetch kodak)")
 
 
 def _cells(values: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from sga.codecs import (
     ScaleHyperpriorCodec,
     VariableRateScaleHyperpriorCodec,
 )
-from sga.published import POINTS, published_point
+from sga.published import KODAK, POINTS, of_kodak, published_point, whole_kodak
 from sga.rate_distortion import Objective
 
 
@@ -23,6 +23,15 @@ def test_the_point_of_a_codec_at_a_lambda(small_codec: ScaleHyperpriorCodec) -> 
     assert point.rd_loss == pytest.approx(0.4784 + 0.013 * 255**2 * 10**-3.2838)
     point = published_point(small_codec, Objective(16.64, "ms_ssim"))
     assert point is not None and point.rd_loss == pytest.approx(0.3495 + 16.64 * (1 - 0.9806))
+
+
+def test_kodak_is_known_by_its_names_and_sizes() -> None:
+    kodak = {f"kodim{number:02d}": 768 * 512 for number in range(1, 25)}
+    assert set(kodak) == KODAK and of_kodak(kodak) and whole_kodak(kodak)
+    part = {name: kodak[name] for name in ("kodim02", "kodim24")}
+    assert of_kodak(part) and not whole_kodak(part)
+    for others in ({}, {"photo": 768 * 512}, {**kodak, "photo": 768 * 512}, dict.fromkeys(kodak, 256**2)):
+        assert not of_kodak(others) and not whole_kodak(others)
 
 
 def test_every_codec_says_its_own_name() -> None:
