@@ -18,6 +18,8 @@ from sga.refinement import rounding, schedules
 
 OLD = Path(__file__).parent / "old_runs"
 REFINED = ("refined", "refined_da")
+FORMER_FAST = ("--config=balanced", "--model.learning_rate=0.2", "--model.learning_rate_z=0.03", "--model.rounding.probes=16")
+"""The preset fast of that time, as far as it differed from balanced."""
 SMALL = ("--data.limit=1", "--model.precision=fp32", "--trainer.accelerator=cpu")
 
 
@@ -40,15 +42,15 @@ def test_old_names_are_those_of_the_classes(tmp_path: Path) -> None:
     assert type(settings.temperature) is schedules.SgaPlusTemperature
 
 
-@pytest.mark.parametrize(("name", "config"), [("refined", "fast"), ("refined_da", "deterministic_annealing")])
+@pytest.mark.parametrize(("name", "settings"), [("refined", FORMER_FAST), ("refined_da", ("--config=deterministic_annealing",))])
 def test_an_old_job_is_known_and_does_not_go_on(
-    name: str, config: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, settings: tuple[str, ...], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its images had other noise. It is recognised by the mark of the same settings under their former names."""
     (mark,) = {yaml.safe_load(path.read_text())["fingerprint"] for path in (OLD / name / "images").iterdir()}
     (tmp_path / f".fingerprint-{mark}").touch()
     with pytest.raises(SystemExit) as stop:
-        refine.main(["--config", config, "--model.steps=3", "--data.root", str(pictures), "--output", str(tmp_path)])
+        refine.main([*settings, "--model.steps=3", "--data.root", str(pictures), "--output", str(tmp_path)])
     assert stop.value.code == 2 and "belongs to a job of an earlier version" in capsys.readouterr().err
 
 
@@ -60,7 +62,7 @@ def test_of_an_old_job_the_options_that_differ_are_named(
         content = (output / f"images/{old}.json").read_text().replace(f'"image": "{old}"', f'"image": "{new}"')
         (output / f"images/{new}.json").write_text(content)
     with pytest.raises(SystemExit) as stop:
-        refine.main(["--config=fast", "--model.steps=4", "--data.root", str(pictures), "--output", str(output)])
+        refine.main([*FORMER_FAST, "--model.steps=4", "--data.root", str(pictures), "--output", str(output)])
     assert stop.value.code == 2 and "holds results of other settings (--model.steps): " in capsys.readouterr().err
 
 
