@@ -19,7 +19,7 @@ ROOMS = (
     "refine.py",
     "study.py",
     "train.py",
-    "checkpoints/scale_hyperprior_mse_lmbda0.013.safetensors",
+    "checkpoints/variable_rate_scale_hyperprior.safetensors",
 )
 
 

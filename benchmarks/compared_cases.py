@@ -30,7 +30,7 @@ PHOTOGRAPHS = ("chelsea.png", "rocket.jpg")
 """Training images; one is a JPEG file, which training reduces before it crops."""
 
 CHECKPOINTS = "checkpoints"
-EMBEDDED = "scale_hyperprior_mse_lmbda0.013"
+EMBEDDED = "variable_rate_scale_hyperprior"
 SIZES = ("--model.codec.init_args.N=8", "--model.codec.init_args.M=12")
 CODECS: dict[str, tuple[str, ...]] = {
     "mean_scale": ("mean_scale_hyperprior", *SIZES),
@@ -77,7 +77,7 @@ def refinement_cases(configs: Iterable[str]) -> Iterator[Case]:
     yield Case("refine_lmbda", (_refine("--model.lmbda=0.03"),))
     yield Case("refine_target_bpp", (_refine("--model.target_bpp=0.8"),))
     yield Case("refine_target_psnr", (_refine("--model.target_psnr=33"),))
-    for name in ("scale_hyperprior_mse_lmbda0.0035", "scale_hyperprior_mse_lmbda0.0067", "scale_hyperprior_mse_lmbda0.025"):
+    for name in ("scale_hyperprior_mse_lmbda0.0067", "scale_hyperprior_mse_lmbda0.013"):
         yield Case(f"refine_{name}", (_refine(_shipped(name)),))
     yield Case("refine_factorised", (_refine(_shipped("factorised_prior_mse_lmbda0.013")),))
     yield Case("refine_ms_ssim", (_refine(_shipped("scale_hyperprior_ms_ssim_lmbda16.64"), pictures="large"),))

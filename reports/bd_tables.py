@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from reports import published_rates
 from reports.bd_rate import Bd, pairs
 from reports.bootstrap import LEVEL, Interval
 from reports.points import plotted, study_curves
@@ -69,7 +70,7 @@ def tables(study: Study) -> tuple[dict[str, Table], list[str]]:
 
 
 def section(study: Study, options: Options) -> Section:
-    """The section of a report with the tables of :func:`tables`.
+    """The section of a report with the tables of :func:`tables`, and on Kodak with :func:`reports.published_rates.table`.
 
     Raises:
         ValueError: No two curves of the study have a BD-rate.
@@ -79,7 +80,14 @@ def section(study: Study, options: Options) -> Section:
         each.save(options.output / f"tables/bd_{metric}")
     if not made:
         raise ValueError("; ".join(left_out) or "a BD-rate needs two curves, of several checkpoints or lambdas each")
-    return Section("BD-rates", tables=list(made.values()), left_out=left_out)
+    tables_of_page = list(made.values())
+    try:
+        published = published_rates.table(study)
+        published.save(options.output / "tables/bd_published")
+        tables_of_page.append(published)
+    except ValueError as error:
+        left_out.append(str(error))
+    return Section("BD-rates", tables=tables_of_page, left_out=left_out)
 
 
 def _in_brackets(interval: Interval | None, form: str) -> str:

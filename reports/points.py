@@ -1,11 +1,14 @@
 """Curves of rate against quality from the runs of a study.
 
-A *family* is the checkpoints of one architecture trained for one distortion. The kinds of curves:
+A *family* is the checkpoints of one architecture trained for one distortion; a model of variable rate is one by itself. The kinds
+of curves:
 
-- The base of a family has a point per checkpoint, from the files of the encoder's latents in its runs.
-- A method has a point per run: runs of a family that differ only in the checkpoint, each at the lambda of its checkpoint.
-- Semi-multi-rate has a point per run: runs of one checkpoint that differ only in the given ``lmbda``, and the run at the
-  checkpoint's own lambda.
+- The base of a family has a point per checkpoint, or per lambda of a model of variable rate, from the files of the encoder's
+  latents in its runs.
+- A method has a point per run: runs of a family that differ only in the checkpoint, each at the lambda of its checkpoint; or, of
+  a model of variable rate, runs that differ only in lambda.
+- Semi-multi-rate has a point per run: runs of one checkpoint of one rate that differ only in the given ``lmbda``, and the run at
+  the checkpoint's own lambda.
 - Targets have a point per target: runs of one checkpoint that differ only in the value of ``target_bpp``, or of ``target_psnr``,
   and in the ``lmbda`` where the search starts.
 - A classical codec has a point per quality, from ``STUDY/classical`` (:mod:`reports.classical`).
@@ -32,6 +35,7 @@ from sga.codecs.checkpoint import CheckpointError
 from sga.codecs.zoo import ZOO, zoo_model
 from sga.distortion import DistortionName
 from sga.loading import load_codec
+from sga.published import STANDS_FOR
 from sga.quality import ALWAYS, METRICS, PLOTTED, Floats, Quality
 from sga.runs.folder import CLASSICAL, IMAGES
 
@@ -96,10 +100,11 @@ def shared(curves: Sequence[RateCurve], metric: str) -> list[str]:
 
 
 class Model(NamedTuple):
-    """Family of a checkpoint, and the lambda of its training; ``None`` where that is not known."""
+    """Published family of a checkpoint, the lambda of its training (``None`` where not known), and whether its rate varies."""
 
     family: str
     lmbda: float | None
+    variable_rate: bool = False
 
 
 @cache
@@ -114,11 +119,17 @@ def model(checkpoint: str) -> Model:
         name = re.sub(r"([_-]?lmbda)?[_-]?[0-9.]+$", "", re.sub(r"\.(safetensors|ckpt|pth|pt|tar)$", "", checkpoint))
         return Model(Path(name).name, None)
     architecture = loaded.codec.published_as or type(loaded.codec).__name__
-    return Model(_family(architecture, loaded.distortion), loaded.lmbda)
+    architecture = STANDS_FOR.get(architecture, architecture)
+    return Model(_family(architecture, loaded.distortion), loaded.lmbda, loaded.codec.variable_rate)
 
 
 def _family(architecture: str, distortion: DistortionName) -> str:
     return f"{architecture} for {'MSE' if distortion == 'mse' else 'MS-SSIM'}"
+
+
+def _family_of(run: Run) -> str:
+    found = model(run.checkpoint)
+    return f"{found.family}, {Path(run.checkpoint).name}" if found.variable_rate else found.family
 
 
 def study_curves(study: Study) -> list[RateCurve]:
@@ -130,7 +141,7 @@ def study_curves(study: Study) -> list[RateCurve]:
     sources: dict[str, str] = {}
     for run in study.runs:
         _check_sources(sources, run.sources, run.name)
-    families = list(dict.fromkeys(model(run.checkpoint).family for run in study.runs))
+    families = list(dict.fromkeys(_family_of(run) for run in study.runs))
     bases = [
         RateCurve("base" if len(families) == 1 else f"base, {family}", "base", _base_points(study.runs, family))
         for family in families
@@ -174,14 +185,16 @@ def _check_sources(known: dict[str, str], new: Mapping[str, str], where: str) ->
 
 
 def _base_points(runs: Iterable[Run], family: str) -> tuple[RatePoint, ...]:
-    points: dict[str, dict[str, Quality]] = {}
-    names: dict[str, str] = {}
+    points: dict[tuple[str, str], dict[str, Quality]] = {}
+    names: dict[tuple[str, str], str] = {}
     for run in runs:
-        if model(run.checkpoint).family == family:
-            measured = {result.image: result.base for result in run.results}
-            points[run.model] = measured | points.get(run.model, {})
-            names[run.model] = Path(run.checkpoint).name
-    return tuple(RatePoint(names[of_model], images) for of_model, images in points.items())
+        if _family_of(run) == family:
+            # The base of a model of one rate is the same at every lambda; one of variable rate has a gain for each.
+            varies = model(run.checkpoint).variable_rate
+            key = run.model, run.trade if varies else ""
+            points[key] = {result.image: result.base for result in run.results} | points.get(key, {})
+            names[key] = run.trade if varies else Path(run.checkpoint).name
+    return tuple(RatePoint(names[key], images) for key, images in points.items())
 
 
 def _refined(run: Run) -> dict[str, Quality]:
@@ -189,13 +202,14 @@ def _refined(run: Run) -> dict[str, Quality]:
 
 
 def _groups(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs with steps by the name of their curve; a run at its checkpoint's own lambda can be on two curves."""
+    """Runs with steps by the name of their curve; a run at its checkpoint's own lambda can be on two curves, one of a model of
+    variable rate is on one."""
     refined = [run for run in runs if run.steps > 0 and run.target is None]
     own: dict[tuple[object, ...], list[Run]] = {}
     given: dict[tuple[object, ...], list[Run]] = {}
     for run in refined:
-        if _at_own_lmbda(run):
-            own.setdefault((model(run.checkpoint).family, *_settings(run)), []).append(run)
+        if model(run.checkpoint).variable_rate or _at_own_lmbda(run):
+            own.setdefault((_family_of(run), *_settings(run)), []).append(run)
         else:
             given.setdefault((run.model, *_settings(run)), []).append(run)
     for key, group in given.items():

@@ -30,7 +30,7 @@ def load(checkpoint: str | PathLike[str] = EMBEDDED) -> LoadedCodec:
     """A codec on the CPU; its method ``to("cuda")`` returns it on another device.
 
     Args:
-        checkpoint: Name or file of the checkpoint: ``embedded`` (a scale hyperprior for MSE, lambda 0.013, that ships with the
+        checkpoint: Name or file of the checkpoint: ``embedded`` (a scale hyperprior for MSE at all rates, that ships with the
             package); a file of this project (``.safetensors``, or a Lightning checkpoint of its training) or of CompressAI; or
             ``zoo:ARCHITECTURE/METRIC/QUALITY``, such as ``zoo:bmshj2018-hyperprior/mse/4``, downloaded once.
 
@@ -40,18 +40,20 @@ def load(checkpoint: str | PathLike[str] = EMBEDDED) -> LoadedCodec:
     return load_codec(checkpoint if isinstance(checkpoint, str) else Path(checkpoint))
 
 
-def encode(codec: LoadedCodec, image: ImageLike) -> CodedImage:
+def encode(codec: LoadedCodec, image: ImageLike, lmbda: float | None = None) -> CodedImage:
     """The file of a photograph's latents as the encoder computes them, without refinement; fast.
 
     Args:
         codec: Codec of :func:`load`.
         image: Path, PIL image, uint8 array ``[H, W, 3]`` or ``[H, W]``, or uint8 tensor ``[3, H, W]``.
+        lmbda: Lambda above 0 whose gain a codec of variable rate takes, by default 0.013; other codecs have one rate alone.
 
     Raises:
         ImageError: ``image`` is not an image.
         BitstreamError: The image is too large for the format.
+        ValueError: The lambda is not above 0.
     """
-    return encode_photograph(codec, to_image(image))[0]
+    return encode_photograph(codec, to_image(image), lmbda)[0]
 
 
 def refine(

@@ -1,4 +1,4 @@
-"""What the tests share: a small codec with random weights, the embedded one, and small pictures."""
+"""What the tests share: a small codec with random weights, the embedded one and another that ships, and small pictures."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from data.samples import sample_paths
 from lightning_modules.quiet import MESSAGES
 from sga.codecs import Codec, ScaleHyperpriorCodec
+from sga.codecs.checkpoint import EMBEDDED_PATH
 from sga.images import read_image, write_image
 from sga.loading import LoadedCodec, load_codec
 
@@ -70,6 +71,12 @@ def any_codec(request: pytest.FixtureRequest) -> Codec:
 @pytest.fixture(scope="session")
 def embedded() -> LoadedCodec:
     return load_codec("embedded")
+
+
+@pytest.fixture(scope="session")
+def one_rate() -> LoadedCodec:
+    """The shipped scale hyperprior of one rate, lambda 0.013."""
+    return load_codec(EMBEDDED_PATH.with_name("scale_hyperprior_mse_lmbda0.013.safetensors"))
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import math
+import re
 from functools import partial
 from pathlib import Path
 
@@ -13,13 +14,15 @@ import yaml
 from compressai.utils.plot.__main__ import parse_json_file
 from torch import Tensor
 
-from reports import bd_rate, bd_tables, classical, compressai_json, points, rd_curves
+from reports import bd_rate, bd_tables, classical, compressai_json, points, published_rates, rd_curves
 from reports.points import RateCurve, RatePoint, shared, study_curves
 from reports.runs import read_study
 from reports.section import Options
-from sga.codecs.checkpoint import EMBEDDED_PATH
+from sga.codecs.checkpoint import EMBEDDED, EMBEDDED_PATH
+from sga.codecs.export import export_safetensors
 from sga.files import sha256_of
 from sga.images import write_image
+from sga.loading import load_codec
 from sga.published import POINTS
 from sga.quality import Quality
 from sga.runs.folder import IMAGES
@@ -27,9 +30,18 @@ from sga.runs.results import ImageResult, write_result
 
 BPP = np.array([0.2, 0.35, 0.6, 0.9, 1.3])
 PSNR = np.array([28.0, 30.1, 32.5, 34.4, 36.2])
-CHECKPOINTS = {
-    lmbda: EMBEDDED_PATH.with_name(f"scale_hyperprior_mse_lmbda{lmbda}.safetensors") for lmbda in (0.0035, 0.0067, 0.013, 0.025)
-}
+LMBDAS = (0.0035, 0.0067, 0.013, 0.025)
+SHIPPED = EMBEDDED_PATH.with_name("scale_hyperprior_mse_lmbda0.013.safetensors")
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[float, Path]:
+    """The shipped checkpoint of one rate under the lambdas of four."""
+    folder, codec = tmp_path_factory.mktemp("checkpoints"), load_codec(SHIPPED).codec
+    paths = {lmbda: folder / f"scale_hyperprior_mse_lmbda{lmbda}.safetensors" for lmbda in LMBDAS}
+    for lmbda, path in paths.items():
+        export_safetensors(codec, path, {"distortion": "mse", "lmbda": str(lmbda)})
+    return paths
 
 
 def curve(name: str, rates: dict[str, float], *, step: int = 1) -> RateCurve:
@@ -41,13 +53,14 @@ def curve(name: str, rates: dict[str, float], *, step: int = 1) -> RateCurve:
 
 
 def write_run(
-    study: Path, name: str, images: dict[str, tuple[float, float]], trained: float, *, steps: int, **model: object
+    study: Path, name: str, images: dict[str, tuple[float, float]], checkpoint: Path | str, *, steps: int, **model: object
 ) -> None:
     """Writes a run from bpp and PSNR of each image; its base needs 0.1 bpp more."""
+    trained = re.search(r"[0-9.]+(?=\.safetensors)", str(checkpoint))
     run = study / name
     (run / IMAGES).mkdir(parents=True)
     rounding = {"class_path": "sga.refinement.rounding.CosineRounding"}
-    config = {"model": {"rounding": rounding, "checkpoint": str(CHECKPOINTS[trained]), "steps": steps, **model}, "seed": 0}
+    config = {"model": {"rounding": rounding, "checkpoint": str(checkpoint), "steps": steps, **model}, "seed": 0}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     for image, (bpp, psnr_db) in images.items():
         refined = Quality(bpp, psnr_db, 1 - 10 ** (-psnr_db / 20))
@@ -59,7 +72,7 @@ def write_run(
             method="cosine",
             steps=steps,
             distortion="mse",
-            lmbda=float(str(model.get("lmbda", trained))),
+            lmbda=float(str(model.get("lmbda", trained and trained.group()))),
             bpp_estimated=bpp,
             best_step=steps,
             seconds=1.0,
@@ -71,10 +84,10 @@ def write_run(
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Path:
-    for number, lmbda in enumerate(CHECKPOINTS):
+def study(tmp_path: Path, checkpoints: dict[float, Path]) -> Path:
+    for number, lmbda in enumerate(LMBDAS):
         images = {f"kodim{i:02d}": (BPP[number] * (1 + i / 10), PSNR[number] - i / 10) for i in range(1, 25)}
-        write_run(tmp_path, f"cos_lmbda{lmbda}", images, lmbda, steps=20)
+        write_run(tmp_path, f"cos_lmbda{lmbda}", images, checkpoints[lmbda], steps=20)
     return tmp_path
 
 
@@ -127,9 +140,9 @@ def test_curves_without_a_bd_are_named_with_the_reason() -> None:
     assert left_out[1] == "other against one: no image with PSNR in common"
 
 
-def test_runs_that_differ_in_checkpoint_form_a_curve(study: Path) -> None:
-    write_run(study, "cos_to_0.05", {"kodim01": (2.0, 38.0)}, 0.013, steps=20, lmbda=0.05)
-    write_run(study, "unrefined", {"kodim01": (0.6, 32.0)}, 0.013, steps=0)
+def test_runs_that_differ_in_checkpoint_form_a_curve(study: Path, checkpoints: dict[float, Path]) -> None:
+    write_run(study, "cos_to_0.05", {"kodim01": (2.0, 38.0)}, checkpoints[0.013], steps=20, lmbda=0.05)
+    write_run(study, "unrefined", {"kodim01": (0.6, 32.0)}, checkpoints[0.013], steps=0)
     curves = {curve.name: curve for curve in study_curves(read_study(study))}
     assert {name: len(curve.points) for name, curve in curves.items()} == {"base": 4, "cos": 4, "cos, one model": 2}
     assert curves["base"].kind == "base" and curves["cos"].kind == "method"
@@ -137,8 +150,20 @@ def test_runs_that_differ_in_checkpoint_form_a_curve(study: Path) -> None:
     assert bpp == pytest.approx(1.2 * BPP[:4]) and psnr == pytest.approx(PSNR[:4] - 0.2)
     assert curves["base"].means(["kodim01"], "psnr_db")[0] == pytest.approx(1.1 * BPP[:4] + 0.1)
     # Another setting is another curve.
-    write_run(study, "long", {"kodim01": (0.5, 33.0)}, 0.013, steps=99)
+    write_run(study, "long", {"kodim01": (0.5, 33.0)}, checkpoints[0.013], steps=99)
     assert {curve.name for curve in study_curves(read_study(study))} == {*curves, "long"}
+
+
+def test_runs_of_one_model_of_variable_rate_form_a_curve_as_its_bases_do(study: Path, checkpoints: dict[float, Path]) -> None:
+    for number, lmbda in enumerate(LMBDAS):
+        write_run(study, f"vbr_{lmbda}", {"kodim01": (BPP[number], PSNR[number])}, EMBEDDED, steps=20, lmbda=lmbda)
+    curves = {curve.name: curve for curve in study_curves(read_study(study))}
+    base = curves["base, bmshj2018-hyperprior for MSE, embedded"]
+    assert base.means(["kodim01"], "psnr_db") == (pytest.approx(BPP[:4] + 0.1), pytest.approx(PSNR[:4]))
+    assert [point.label for point in base.points] == [f"lambda {lmbda}" for lmbda in LMBDAS]
+    refined = curves["vbr"]
+    assert refined.means(["kodim01"], "psnr_db") == (pytest.approx(BPP[:4]), pytest.approx(PSNR[:4]))
+    assert len(curves["base, bmshj2018-hyperprior for MSE"].points) == len(curves["cos"].points) == 4
 
 
 def test_another_photograph_of_a_name_is_refused(study: Path) -> None:
@@ -163,9 +188,31 @@ def test_figures_and_tables_of_a_study(study: Path, tmp_path: Path, monkeypatch:
     means = [1 - np.mean([10 ** (-(psnr - i / 10) / 20) for i in range(1, 25)]) for psnr in PSNR[:4]]
     assert quality == pytest.approx([-10 * math.log10(1 - mean) for mean in means])
     monkeypatch.setattr(bd_tables, "pairs", partial(bd_rate.pairs, samples=20))
-    (table, _) = bd_tables.section(read_study(study), Options(tmp_path / "report")).tables
+    (table, _, published) = bd_tables.section(read_study(study), Options(tmp_path / "report")).tables
     assert table.rows[0][:2] == ("cos", "base") and table.rows[0][2].startswith("-")
     assert (tmp_path / "report/tables/bd_psnr_db.csv").is_file()
+    assert [row[0] for row in published.rows if row[1] == "this study"] == ["cos", "base"]
+
+
+def test_published_codecs_have_the_bd_rates_that_are_known_of_them(study: Path, checkpoints: dict[float, Path]) -> None:
+    found = {name: rate for name, _, rate, _, _ in published_rates.rates(read_study(study))[0]}
+    # Of CompressAI's full-precision points.
+    known = {"VTM": -23.4, "HM": -3.5, "mbt2018-mean": -6.8}
+    assert {name: found[name] for name in known} == pytest.approx(known, abs=0.35)
+    # A study whose points are the published ones at 0.9 of the bits.
+    points = [point for point in POINTS if (point.architecture, point.distortion) == ("bmshj2018-hyperprior", "mse")][1:5]
+    for lmbda, point in zip(LMBDAS, points, strict=True):
+        images = {f"kodim{i:02d}": (0.9 * point.bpp, point.psnr_db) for i in range(1, 25)}
+        write_run(study, f"less_{lmbda}", images, EMBEDDED, steps=20, lmbda=lmbda)
+    rows = {name: row for name, *row in published_rates.rates(read_study(study))[0]}
+    assert rows["less"] == ["this study", pytest.approx(-10, abs=0.2), points[0].psnr_db, points[-1].psnr_db]
+
+
+def test_a_study_of_other_photographs_is_not_held_against_published_points(study: Path) -> None:
+    for path in study.glob(f"*/{IMAGES}/kodim07.json"):
+        path.unlink()
+    with pytest.raises(ValueError, match="Kodak's 24 photographs"):
+        published_rates.rates(read_study(study))
 
 
 def test_compressai_reads_the_json_of_a_study(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,7 +63,7 @@ PLACEHOLDERS = {
 """Words of the pages and what stands in their place; what follows ``-o`` or ``--output`` is a folder of the command's own."""
 
 OF_CONTEXT = {
-    ("python refine.py", "FILE"): "checkpoints/scale_hyperprior_mse_lmbda0.013.safetensors",
+    ("python refine.py", "FILE"): "checkpoints/variable_rate_scale_hyperprior.safetensors",
     ("python train.py test", "RUN/config.yaml"): "trained/config.yaml",
     ("python train.py test", "RUN"): "trained",
     ("python train.py fit", "..."): "--config scale_hyperprior/mse_4 --data.root photographs",

@@ -25,8 +25,8 @@ __all__ = [
 ]
 
 EMBEDDED = "embedded"
-"""Stands for the checkpoint that ships with the project."""
-EMBEDDED_PATH = home() / "checkpoints" / "scale_hyperprior_mse_lmbda0.013.safetensors"
+"""Stands for the checkpoint that ships in the package: one model for all rates."""
+EMBEDDED_PATH = home() / "checkpoints" / "variable_rate_scale_hyperprior.safetensors"
 
 
 def load_weights(codec: Codec, checkpoint: str | Path) -> list[str]:

@@ -30,6 +30,10 @@ class Latents:
         """The latents with ``function`` applied to y and z."""
         return Latents(function(self.y), None if self.z is None else function(self.z), self.gain)
 
+    def image(self, i: int) -> Latents:
+        """Those of image ``i`` of the batch: ``[1, ...]``."""
+        return Latents(*(None if value is None else value[i : i + 1] for value in (self.y, self.z, self.gain)))
+
     def at(self, gain: Tensor) -> Latents:
         """The same latents of a codec of variable rate in the steps of another gain; z does not depend on it."""
         assert self.gain is not None

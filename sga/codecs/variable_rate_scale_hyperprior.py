@@ -130,7 +130,7 @@ class VariableRateScaleHyperpriorCodec(ScaleHyperpriorCodec):
             inputs = torch.stack([points.exp().expand(len(gain), -1), gain.view(-1, 1).expand(-1, TABLE)], -1)
             table = self.net.QuantABCD(inputs)[..., 0]  # [B, TABLE]
             place = (scales.detach().log() - points[0]).div_(points[1] - points[0]).clamp_(0, TABLE - 1).flatten(1)
-            below = place.long().clamp_(max=TABLE - 2)
+            below = place.nan_to_num(0.0).long().clamp_(max=TABLE - 2)  # a diverged image must not fail its batch
             return torch.lerp(table.gather(1, below), table.gather(1, below + 1), place - below).view_as(scales)
 
     def frozen(self, dtype: torch.dtype) -> Self:

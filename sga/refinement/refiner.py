@@ -196,10 +196,11 @@ def _base(
 @torch.no_grad()
 def _encoded(codec: Codec, x: Tensor, true: TruePixels, lmbda: float | Tensor) -> tuple[Latents, Latents]:
     """The encoder's latents; and the same with a y of 0 where it stands for padding alone, which need not look like anything, and
-    the z of that.
+    the cheaper of two z: the encoder's, and that of this y.
 
-    z describes such y together with others, and is slow to leave what the encoder chose for them. A y that begins less than half
-    its width beyond the image still matters to its edge.
+    z describes such y together with others, and is slow to leave what the encoder chose for them; but no training has shown h_a a y
+    with an edge of zeros, and some models make much of it. A y that begins less than half its width beyond the image still matters
+    to its edge.
     """
     encoded = codec.analyse(x, codec.gain_for(lmbda))
     if true.mask is None:
@@ -207,7 +208,12 @@ def _encoded(codec: Codec, x: Tensor, true: TruePixels, lmbda: float | Tensor) -
     stride = x.shape[-1] // encoded.y.shape[-1]
     half = stride // 2
     seen = F.max_pool2d(F.pad(true.mask, (half, 0, half, 0)), stride + half, stride)
-    return encoded, codec.latents_of(encoded.y * seen, encoded.gain)
+    silent = replace(encoded, y=encoded.y * seen)
+    own = codec.latents_of(silent.y, silent.gain)
+    if own.z is None or silent.z is None:
+        return encoded, own
+    kept_bits, own_bits = (codec.bits(codec.quantise(latents, hard_round, hard_round)).total for latents in (silent, own))
+    return encoded, replace(own, z=torch.where((own_bits < kept_bits).view(-1, 1, 1, 1), own.z, silent.z))
 
 
 def _parameters(begin: Latents, settings: RefinerSettings) -> tuple[Latents, torch.optim.Adam]:

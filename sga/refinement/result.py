@@ -69,7 +69,7 @@ class RefinementResult:
         return RefinementResult(
             base=self.base.image(i),
             refined=self.refined.image(i),
-            latents=self.latents.map(lambda value: value[one]),
+            latents=self.latents.image(i),
             lmbda=self.lmbda[one],
             base_loss=self.base_loss[one],
             refined_loss=self.refined_loss[one],

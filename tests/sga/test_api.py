@@ -114,7 +114,7 @@ def test_what_is_no_photograph_is_refused_with_what_is_accepted(embedded: Loaded
 
 
 def test_a_codec_of_a_path(embedded: LoadedCodec) -> None:
-    path = ROOT / "checkpoints/scale_hyperprior_mse_lmbda0.013.safetensors"
+    path = ROOT / "checkpoints/variable_rate_scale_hyperprior.safetensors"
     assert sga.load(path).model_hash == sga.load(str(path)).model_hash == sga.load().model_hash == embedded.model_hash
     with pytest.raises(ValueError, match="no such checkpoint"):
         sga.load("nowhere.safetensors")

@@ -72,7 +72,7 @@ def test_the_wheel_is_one_package_with_what_it_needs(wheel: Path) -> None:
     there = {name.removeprefix("sga/_home/") for name in names if name.startswith("sga/_home/")}
     for room in ("configs/refine/fast.yaml", "configs/train/length/short.yaml", "reports/page.html.jinja", "train.py"):
         assert room in there
-    assert [name for name in there if name.endswith(".safetensors")] == ["checkpoints/scale_hyperprior_mse_lmbda0.013.safetensors"]
+    assert [name for name in there if name.endswith(".safetensors")] == ["checkpoints/variable_rate_scale_hyperprior.safetensors"]
     code = {str(path.relative_to(ROOT)) for path in (ROOT / "sga").rglob("*.py")}
     assert code <= set(names) and "sga/py.typed" in names
     assert not [name for name in names if "__pycache__" in name]

@@ -126,12 +126,12 @@ def test_files_decode_at_any_size_and_gain(loaded: LoadedCodec, height: int, wid
     assert torch.equal(found.y_hat, quantised.y_hat) and found.gain is not None and float(found.gain) == stream.gain
 
 
-def test_a_file_has_a_gain_where_its_codec_has_one(embedded: LoadedCodec, loaded: LoadedCodec, photograph: Tensor) -> None:
+def test_a_file_has_a_gain_where_its_codec_has_one(one_rate: LoadedCodec, loaded: LoadedCodec, photograph: Tensor) -> None:
     image = photograph[:, :64, :64]
-    plain, _ = encode_photograph(embedded, image)
+    plain, _ = encode_photograph(one_rate, image)
     assert Bitstream.from_bytes(plain.file).gain is None
     stream = Bitstream.from_bytes(plain.file)
-    for broken, model in ((replace(stream, gain=1.0), embedded), (replace(stream, model_hash=loaded.model_hash), loaded)):
+    for broken, model in ((replace(stream, gain=1.0), one_rate), (replace(stream, model_hash=loaded.model_hash), loaded)):
         with pytest.raises(BitstreamError, match="has a gain, and the other has none"):
             decode_image(model, broken.to_bytes())
 
