@@ -2,8 +2,9 @@
 STUDY``.
 
 All of them are of mean curves over the 24 photographs by PCHIP, and each is over the range of PSNR that its curve and the reference
-share. CompressAI's own models are in :mod:`sga.published`; the points of the other codecs are those that CompressAI publishes for
-them (``results/image/kodak/*.json``), rounded to four decimals of a bit and three of a decibel.
+share. CompressAI's own models are in :mod:`sga.published`. The points of the other codecs, rounded to four decimals of a bit and three
+of a decibel, are those that CompressAI publishes for VTM, HM and AV1 (``results/image/kodak/*.json``) and the means of those that
+Cool-chic publishes for its versions (``results/v*/image-kodak.tsv``).
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ OTHERS: dict[str, tuple[tuple[float, float], ...]] = {
         *((0.0557, 25.561), (0.1100, 27.562), (0.1700, 29.025), (0.2456, 30.442), (0.3524, 31.987), (0.4987, 33.650)),
         *((0.6828, 35.322), (0.9090, 36.989), (1.1673, 38.555), (1.4148, 39.809), (1.8054, 41.434), (2.6075, 43.968)),
     ),
+    "Cool-chic 4.2": ((0.0779, 26.976), (0.2286, 30.717), (0.5085, 34.457), (0.7958, 37.101), (1.4168, 41.000)),
+    "Cool-chic 5.0": ((0.0839, 27.435), (0.2186, 30.859), (0.4819, 34.521), (0.7594, 37.247), (1.3571, 41.167)),
 }
 
 

@@ -79,9 +79,9 @@ def test_the_seed_is_of_the_pixels_and_the_number_alone() -> None:
 
 
 def test_a_photograph_becomes_a_file_that_is_better_than_its_base(embedded: LoadedCodec, odd: Tensor) -> None:
-    refined = refine_photograph(embedded, odd, OBJECTIVE, SETTINGS)
+    refined = refine_photograph(embedded, odd, OBJECTIVE, replace(preset("fast", 10), evaluate_every=5, adapt_prior=False))
     before, after = losses(refined)
-    assert after < 0.995 * before
+    assert after < 0.98 * before
     assert refined.original is odd and refined.objective == OBJECTIVE
     for coded in (refined.base, refined.refined):
         assert torch.equal(decode_image(embedded, coded.file), coded.image) and coded.image.shape == odd.shape
