@@ -96,7 +96,7 @@ def test_a_photograph_becomes_a_file_that_is_better_than_its_base(embedded: Load
     at = refined.evaluated_steps.index(refined.best_step)
     assert refined.bpp_estimated == pytest.approx(float(refined.evaluations[at, EVALUATED.index("bpp")]))
     # The estimate is of the file: the header apart, the two differ by the bytes with which the coder ends a string.
-    assert 8 * len(refined.file) == pytest.approx(refined.bpp_estimated * 60 * 50, rel=0.05, abs=8 * 32)
+    assert 8 * len(refined.file) == pytest.approx(refined.bpp_estimated * 60 * 50, rel=0.05, abs=8 * 40)
 
 
 def test_the_number_of_the_run_and_no_other_thing_makes_another_file(embedded: LoadedCodec, crop: Tensor) -> None:
