@@ -1,10 +1,10 @@
 """BD-rates of a study of Kodak against the published hyperprior, beside those of other codecs: ``python -m reports.published_rates
 STUDY``.
 
-All of them are of mean curves over the 24 photographs by PCHIP, and each is over the range of PSNR that its curve and the reference
-share. CompressAI's own models are in :mod:`sga.published`. The points of the other codecs are rounded to four decimals of a bit and
-three of a decibel: those that CompressAI publishes for VTM, HM and AV1 (``results/image/kodak/*.json``), and the means of those that
-Cool-chic publishes for its versions (``results/v*/image-kodak.tsv``).
+All of them are of mean curves over the 24 photographs by PCHIP, and each is over the range of PSNR that its curve and the
+reference share. CompressAI's own models are in :mod:`sga.published`. The points of the other codecs are rounded to four decimals of
+a bit and three of a decibel: those that CompressAI publishes for VTM, HM and AV1 (``results/image/kodak/*.json``), and the means of
+those that Cool-chic publishes for its versions (``results/v*/image-kodak.tsv``).
 """
 
 from __future__ import annotations
