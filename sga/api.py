@@ -46,13 +46,15 @@ def encode(codec: LoadedCodec, image: ImageLike, lmbda: float | None = None) -> 
     Args:
         codec: Codec of :func:`load`.
         image: Path, PIL image, uint8 array ``[H, W, 3]`` or ``[H, W]``, or uint8 tensor ``[3, H, W]``.
-        lmbda: Lambda above 0 whose gain a codec of variable rate takes, by default 0.013; other codecs have one rate alone.
+        lmbda: Lambda above 0 whose gain a codec of variable rate takes, by default 0.013; for such a codec alone.
 
     Raises:
         ImageError: ``image`` is not an image.
         BitstreamError: The image is too large for the format.
-        ValueError: The lambda is not above 0.
+        ValueError: The lambda is not above 0, or the codec has one rate.
     """
+    if lmbda is not None and not codec.codec.variable_rate:
+        raise ValueError("lmbda chooses the rate of a codec of variable rate, and this one has one rate: leave it out, or refine")
     return encode_photograph(codec, to_image(image), lmbda)[0]
 
 

@@ -77,10 +77,15 @@ def test_a_run_leaves_files_that_decode_and_the_numbers_of_those_files(
             decode_image(embedded, (output / f"bitstreams/{row['image']}.bin").read_bytes()),
             read_image(output / f"reconstructions/{row['image']}.png"),
         )
-        assert float(row["rd_loss"]) < float(row["rd_loss_base"])
+        assert float(row["rd_loss"]) <= float(row["rd_loss_base"])
         assert row["method"] == "sigmoid_scaled_logit" and row["steps"] == "15"
         assert list((output / "tensorboard" / row["image"]).glob("events.*"))
-    assert next(rows(output))["ms_ssim"] != "n/a" and list(rows(output))[1]["ms_ssim"] == "n/a"
+    large = next(rows(output))
+    assert (
+        float(large["rd_loss"]) < float(large["rd_loss_base"])
+        and large["ms_ssim"] != "n/a"
+        and list(rows(output))[1]["ms_ssim"] == "n/a"
+    )
     summary = json.loads((output / "summary.json").read_text())
     assert (summary["images"], summary["finished"], summary["without_ms_ssim"]) == (2, 2, 1)
     mean = sum(float(row["rd_loss"]) for row in rows(output)) / 2

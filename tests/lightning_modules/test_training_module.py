@@ -9,7 +9,7 @@ import torch
 from data.training_data import TrainingDataModule
 from lightning_modules.callbacks.validation_metrics import ValidationMetrics
 from lightning_modules.training_module import TrainingDiverged, TrainingModule
-from sga.codecs import ScaleHyperpriorCodec
+from sga.codecs import ScaleHyperpriorCodec, VariableRateScaleHyperpriorCodec
 from sga.loading import load_codec
 
 
@@ -38,7 +38,7 @@ def test_clipping_leaves_the_quantiles_alone(photographs: Path) -> None:
 
 
 def test_a_warm_start_begins_with_the_weights_of_a_checkpoint() -> None:
-    module = TrainingModule(ScaleHyperpriorCodec(), warm_start="embedded")
+    module = TrainingModule(VariableRateScaleHyperpriorCodec(), warm_start="embedded")
     expected = load_codec("embedded").codec.net.g_a[0].weight
     assert torch.equal(module.codec.net.g_a[0].weight, expected)
 

@@ -113,6 +113,15 @@ def test_what_is_no_photograph_is_refused_with_what_is_accepted(embedded: Loaded
         sga.encode(embedded, array / np.float32(255))
 
 
+def test_lambda_chooses_the_rate_of_a_file_that_is_not_refined(embedded: LoadedCodec, one_rate: LoadedCodec, photo: Tensor) -> None:
+    low, middle, high = (sga.encode(embedded, photo, lmbda=lmbda).quality for lmbda in (0.0018, None, 0.18))
+    assert low.bpp < middle.bpp < high.bpp
+    assert low.psnr_db is not None and high.psnr_db is not None and low.psnr_db + 5 < high.psnr_db
+    assert sga.encode(embedded, photo, lmbda=0.013).file == sga.encode(embedded, photo).file
+    with pytest.raises(ValueError, match="this one has one rate"):
+        sga.encode(one_rate, photo, lmbda=0.05)
+
+
 def test_a_codec_of_a_path(embedded: LoadedCodec) -> None:
     path = ROOT / "checkpoints/variable_rate_scale_hyperprior.safetensors"
     assert sga.load(path).model_hash == sga.load(str(path)).model_hash == sga.load().model_hash == embedded.model_hash
