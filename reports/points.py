@@ -187,13 +187,14 @@ def _check_sources(known: dict[str, str], new: Mapping[str, str], where: str) ->
 def _base_points(runs: Iterable[Run], family: str) -> tuple[RatePoint, ...]:
     points: dict[tuple[str, str], dict[str, Quality]] = {}
     names: dict[tuple[str, str], str] = {}
-    for run in runs:
-        if _family_of(run) == family:
-            # The base of a model of one rate is the same at every lambda; one of variable rate has a gain for each.
-            varies = model(run.checkpoint).variable_rate
-            key = run.model, run.trade if varies else ""
-            points[key] = {result.image: result.base for result in run.results} | points.get(key, {})
-            names[key] = run.trade if varies else Path(run.checkpoint).name
+    members = [run for run in runs if _family_of(run) == family]
+    # With a target each image has a gain of its own, and the mean over such images is no point of the curve over lambda.
+    for run in [run for run in members if run.target is None] or members:
+        # The base of a model of one rate is the same at every lambda; one of variable rate has a gain for each.
+        varies = model(run.checkpoint).variable_rate
+        key = run.model, run.trade if varies else ""
+        points[key] = {result.image: result.base for result in run.results} | points.get(key, {})
+        names[key] = run.trade if varies else Path(run.checkpoint).name
     return tuple(RatePoint(names[key], images) for key, images in points.items())
 
 

@@ -80,7 +80,7 @@ def test_runs_that_differ_in_their_target_form_a_curve(targeted: Path) -> None:
         make_run(targeted / name, {"a": 1.5}, **options)
     curves = {curve.name: [point.label for point in curve.points] for curve in study_curves(read_study(targeted))}
     assert curves == {
-        "base": ["embedded"],
+        "base": ["lambda 0.013"],
         "one, targets of bpp": ["target 0.5 bpp"],
         "ssl": ["lambda 0.013"],
         "ssl, targets of PSNR": ["target 32 dB", "target 34 dB"],

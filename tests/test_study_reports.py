@@ -102,7 +102,7 @@ def test_a_report_on_somebodys_run_imports_and_downloads_nothing(tmp_path: Path,
     monkeypatch.setattr(zoo, "download", lambda *arguments: asked.append(arguments))
     main([str(run), "-o", str(tmp_path / "report")])
     assert (tmp_path / "report/index.html").is_file()
-    assert model("zoo:mbt2018/mse/3") == ("mbt2018 for MSE", 0.0067) and model("zoo:mbt2018/mse/9").lmbda is None
+    assert model("zoo:mbt2018/mse/3") == ("mbt2018 for MSE", 0.0067, False) and model("zoo:mbt2018/mse/9").lmbda is None
     assert not asked and not trace.exists() and not (tmp_path / "torch").exists()
     importlib.import_module("foreign_module")
     assert trace.exists(), "importing the module would have left no trace"
