@@ -123,6 +123,10 @@ def nothing(_: list[str], __: Path) -> None:
     pass
 
 
+def of_kodak(words: list[str], world: Path) -> None:
+    assert run(words, world) == 2
+
+
 NOT_RUN: dict[str, tuple[str, Callable[[list[str], Path], None]]] = {
     "make": ("installs, or runs the tests, of which this is one; its targets are resolved", make),
     "pip": ("tests/sga/test_wheel.py installs the wheel; the extras are looked up", pip),
@@ -130,6 +134,10 @@ NOT_RUN: dict[str, tuple[str, Callable[[list[str], Path], None]]] = {
     "sbatch": ("needs a Slurm, on which tests/slurm runs the templates; their variables are looked up", sbatch),
     "torchrun": ("starts processes, as tests/test_train_distributed.py does; the script's options are parsed", torchrun),
     "python -m data.fetch": ("downloads; the set is looked up", fetch),
+    "python -m reports.published_rates": (
+        "needs Kodak; of the study here it is one line, and test_rd_reports.py has its table",
+        of_kodak,
+    ),
     "python benchmarks/": ("takes minutes, and measures nothing beside other work; its options are looked up", benchmark),
     "eval": ("is the shell's; the script that it evaluates is printed", completion),
     ".": ("is the shell's", nothing),

@@ -32,7 +32,8 @@ class Latents:
 
     def image(self, i: int) -> Latents:
         """Those of image ``i`` of the batch: ``[1, ...]``."""
-        return Latents(*(None if value is None else value[i : i + 1] for value in (self.y, self.z, self.gain)))
+        z, gain = (None if value is None else value[i : i + 1] for value in (self.z, self.gain))
+        return Latents(self.y[i : i + 1], z, gain)
 
     def at(self, gain: Tensor) -> Latents:
         """The same latents of a codec of variable rate in the steps of another gain; z does not depend on it."""

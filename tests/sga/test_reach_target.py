@@ -62,3 +62,11 @@ def test_a_seed_repeats_a_target_to_the_bit(embedded: LoadedCodec, crop: Tensor)
     six = settings(steps=6)
     first, second = (refine_photograph(embedded, crop, OBJECTIVE, six, Target("bpp", 0.8), seed=3) for _ in range(2))
     assert first.file == second.file and torch.equal(first.curves, second.curves)
+
+
+def test_the_gain_of_a_target_is_that_of_the_file_after_the_steps(embedded: LoadedCodec, photograph: Tensor) -> None:
+    found = refine_photograph(
+        embedded, photograph[:, 100:228, 200:328], Objective(0.013), preset("instant"), Target("psnr_db", 36.0)
+    )
+    assert found.quality.psnr_db == pytest.approx(36.0, abs=0.05) and len(found.curves) <= 32
+    assert found.base.quality.psnr_db is not None and 35.0 < found.base.quality.psnr_db < 35.9  # its file has that gain too
