@@ -21,7 +21,7 @@ from reports.points import study_curves
 from reports.runs import Study, read_study
 from reports.section import Table
 from sga.cli import errors_in_one_line
-from sga.published import KODAK, POINTS, whole_kodak
+from sga.published import KODAK, POINTS, published_points, whole_kodak
 from sga.quality import Floats
 
 REFERENCE = "bmshj2018-hyperprior"
@@ -50,7 +50,7 @@ def published_curves() -> Iterator[tuple[str, Floats, Floats]]:
     """Name, mean bpp and mean PSNR in dB of each published curve for MSE, the reference first."""
     architectures = dict.fromkeys(point.architecture for point in POINTS)
     for architecture in sorted(architectures, key=lambda name: name != REFERENCE):
-        points = [point for point in POINTS if (point.architecture, point.distortion) == (architecture, "mse")]
+        points = published_points(architecture, "mse")
         yield architecture, np.array([point.bpp for point in points]), np.array([point.psnr_db for point in points])
     for name, others in OTHERS.items():
         bpp, quality = np.array(others).T

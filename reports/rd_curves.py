@@ -18,7 +18,7 @@ from reports.figures import COLUMN, line, new_figure, save, style
 from reports.points import RateCurve, in_db, model, plotted, shared, study_curves
 from reports.runs import Study
 from reports.section import Drawing, Options, Section
-from sga.published import POINTS, of_kodak, whole_kodak
+from sga.published import POINTS, of_kodak, published_points, whole_kodak
 from sga.quality import METRICS, Floats
 
 # bpp and PSNR in dB over Kodak, from the authors of bmshj2018-hyperprior (arXiv 1802.01436), trained for MSE.
@@ -60,7 +60,7 @@ def published_lines(study: Study, images: Sequence[str], metric: str) -> list[Li
         family = f"{architecture} for {METRICS['ms_ssim'].title if distortion == 'ms_ssim' else 'MSE'}"
         if family not in families:
             continue
-        points = [point for point in POINTS if (point.architecture, point.distortion) == (architecture, distortion)]
+        points = published_points(architecture, distortion)
         bpp, quality = (np.array([getattr(point.means, name) for point in points]) for name in ("bpp", metric))
         look = {
             "color": MUTED[0],

@@ -215,6 +215,11 @@ POINTS = tuple(
 )
 
 
+def published_points(architecture: str, distortion: DistortionName) -> list[PublishedPoint]:
+    """The points of one curve by their quality; empty where none was published."""
+    return [point for point in POINTS if (point.architecture, point.distortion) == (architecture, distortion)]
+
+
 KODAK = frozenset(f"kodim{number:02d}" for number in range(1, 25))
 """Names of the images that a published point is the mean over."""
 KODAK_PIXELS = 768 * 512
@@ -233,8 +238,7 @@ def whole_kodak(pixels: Mapping[str, int]) -> bool:
 def published_point(codec: Codec, objective: Objective) -> PublishedPoint | None:
     """The published point of a codec's architecture trained for an objective; ``None`` where none was published."""
     architecture = STANDS_FOR.get(str(codec.published_as), codec.published_as)
-    for point in POINTS:
-        same = (point.architecture, point.distortion) == (architecture, objective.distortion)
-        if same and math.isclose(point.lmbda, float(objective.lmbda), rel_tol=1e-6):
+    for point in published_points(str(architecture), objective.distortion):
+        if math.isclose(point.lmbda, float(objective.lmbda), rel_tol=1e-6):
             return point
     return None

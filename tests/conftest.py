@@ -17,6 +17,9 @@ from sga.codecs.checkpoint import EMBEDDED_PATH
 from sga.images import read_image, write_image
 from sga.loading import LoadedCodec, load_codec
 
+ONE_RATE = EMBEDDED_PATH.with_name("scale_hyperprior_mse_lmbda0.013.safetensors")
+"""The checkpoint of one rate that ships, which was the embedded one before."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Lets warnings of libraries pass that the commands do not show; any other fails its test."""
@@ -76,7 +79,7 @@ def embedded() -> LoadedCodec:
 @pytest.fixture(scope="session")
 def one_rate() -> LoadedCodec:
     """The shipped scale hyperprior of one rate, lambda 0.013."""
-    return load_codec(EMBEDDED_PATH.with_name("scale_hyperprior_mse_lmbda0.013.safetensors"))
+    return load_codec(ONE_RATE)
 
 
 @pytest.fixture(scope="session")

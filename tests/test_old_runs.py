@@ -14,14 +14,13 @@ import refine
 import train
 from lightning_modules.refinement_cli import CheckedRefinement
 from reports.runs import method_names, read_run
-from sga.codecs.checkpoint import EMBEDDED_PATH
 from sga.refinement import rounding, schedules
+from tests.conftest import ONE_RATE
 
 OLD = Path(__file__).parent / "old_runs"
 REFINED = ("refined", "refined_da")
 FORMER_FAST = ("--config=balanced", "--model.learning_rate=0.2", "--model.learning_rate_z=0.03", "--model.rounding.probes=16")
 """The preset fast of that time, as far as it differed from balanced."""
-EMBEDDED_THEN = EMBEDDED_PATH.with_name("scale_hyperprior_mse_lmbda0.013.safetensors")
 SMALL = ("--data.limit=1", "--model.precision=fp32", "--trainer.accelerator=cpu")
 
 
@@ -51,18 +50,9 @@ def test_an_old_job_is_known_and_does_not_go_on(
     """Its images had other noise. It is recognised by the mark of the same settings under their former names."""
     (mark,) = {yaml.safe_load(path.read_text())["fingerprint"] for path in (OLD / name / "images").iterdir()}
     (tmp_path / f".fingerprint-{mark}").touch()
+    data = ("--data.root", str(pictures), "--output", str(tmp_path))
     with pytest.raises(SystemExit) as stop:
-        refine.main(
-            [
-                *settings,
-                f"--model.checkpoint={EMBEDDED_THEN}",
-                "--model.steps=3",
-                "--data.root",
-                str(pictures),
-                "--output",
-                str(tmp_path),
-            ]
-        )
+        refine.main([*settings, f"--model.checkpoint={ONE_RATE}", "--model.steps=3", *data])
     assert stop.value.code == 2 and "belongs to a job of an earlier version" in capsys.readouterr().err
 
 
@@ -74,16 +64,7 @@ def test_of_an_old_job_the_options_that_differ_are_named(
         content = (output / f"images/{old}.json").read_text().replace(f'"image": "{old}"', f'"image": "{new}"')
         (output / f"images/{new}.json").write_text(content)
     with pytest.raises(SystemExit) as stop:
-        refine.main(
-            [
-                *FORMER_FAST,
-                "--model.steps=4",
-                "--data.root",
-                str(pictures),
-                "--output",
-                str(output),
-            ]
-        )
+        refine.main([*FORMER_FAST, "--model.steps=4", "--data.root", str(pictures), "--output", str(output)])
     assert stop.value.code == 2 and "holds results of other settings (--model.steps): " in capsys.readouterr().err
 
 

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import json
 import math
-import re
 from functools import partial
 from pathlib import Path
 
@@ -18,26 +17,26 @@ from reports import bd_rate, bd_tables, classical, compressai_json, points, publ
 from reports.points import RateCurve, RatePoint, shared, study_curves
 from reports.runs import read_study
 from reports.section import Options
-from sga.codecs.checkpoint import EMBEDDED, EMBEDDED_PATH
+from sga.codecs.checkpoint import EMBEDDED
 from sga.codecs.export import export_safetensors
 from sga.files import sha256_of
 from sga.images import write_image
 from sga.loading import load_codec
-from sga.published import POINTS
+from sga.published import published_points
 from sga.quality import Quality
 from sga.runs.folder import IMAGES
 from sga.runs.results import ImageResult, write_result
+from tests.conftest import ONE_RATE
 
 BPP = np.array([0.2, 0.35, 0.6, 0.9, 1.3])
 PSNR = np.array([28.0, 30.1, 32.5, 34.4, 36.2])
 LMBDAS = (0.0035, 0.0067, 0.013, 0.025)
-SHIPPED = EMBEDDED_PATH.with_name("scale_hyperprior_mse_lmbda0.013.safetensors")
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[float, Path]:
     """The shipped checkpoint of one rate under the lambdas of four."""
-    folder, codec = tmp_path_factory.mktemp("checkpoints"), load_codec(SHIPPED).codec
+    folder, codec = tmp_path_factory.mktemp("checkpoints"), load_codec(ONE_RATE).codec
     paths = {lmbda: folder / f"scale_hyperprior_mse_lmbda{lmbda}.safetensors" for lmbda in LMBDAS}
     for lmbda, path in paths.items():
         export_safetensors(codec, path, {"distortion": "mse", "lmbda": str(lmbda)})
@@ -56,7 +55,6 @@ def write_run(
     study: Path, name: str, images: dict[str, tuple[float, float]], checkpoint: Path | str, *, steps: int, **model: object
 ) -> None:
     """Writes a run from bpp and PSNR of each image; its base needs 0.1 bpp more."""
-    trained = re.search(r"[0-9.]+(?=\.safetensors)", str(checkpoint))
     run = study / name
     (run / IMAGES).mkdir(parents=True)
     rounding = {"class_path": "sga.refinement.rounding.CosineRounding"}
@@ -72,7 +70,7 @@ def write_run(
             method="cosine",
             steps=steps,
             distortion="mse",
-            lmbda=float(str(model.get("lmbda", trained and trained.group()))),
+            lmbda=float(str(model.get("lmbda", points.model(str(checkpoint)).lmbda))),
             bpp_estimated=bpp,
             best_step=steps,
             seconds=1.0,
@@ -179,7 +177,7 @@ def test_figures_and_tables_of_a_study(study: Path, tmp_path: Path, monkeypatch:
     assert all(path.stat().st_size for drawing in section.drawings for path in drawing.files)
     with section.drawings[0].files[2].open() as file:
         rows = list(csv.DictReader(file))
-    published = [point for point in POINTS if (point.architecture, point.distortion) == ("bmshj2018-hyperprior", "mse")]
+    published = published_points("bmshj2018-hyperprior", "mse")
     drawn = [float(row["PSNR dB"]) for row in rows if row["curve"].startswith("CompressAI")]
     assert drawn == [point.psnr_db for point in published]
     assert {"base", "cos"} <= {row["curve"] for row in rows} and sum(row["curve"] == "cos" for row in rows) == 4
@@ -200,12 +198,12 @@ def test_published_codecs_have_the_bd_rates_that_are_known_of_them(study: Path, 
     known = {"VTM": -23.4, "HM": -3.5, "mbt2018-mean": -6.8}
     assert {name: found[name] for name in known} == pytest.approx(known, abs=0.35)
     # A study whose points are the published ones at 0.9 of the bits.
-    points = [point for point in POINTS if (point.architecture, point.distortion) == ("bmshj2018-hyperprior", "mse")][1:5]
-    for lmbda, point in zip(LMBDAS, points, strict=True):
+    known_points = published_points("bmshj2018-hyperprior", "mse")[1:5]
+    for lmbda, point in zip(LMBDAS, known_points, strict=True):
         images = {f"kodim{i:02d}": (0.9 * point.bpp, point.psnr_db) for i in range(1, 25)}
         write_run(study, f"less_{lmbda}", images, EMBEDDED, steps=20, lmbda=lmbda)
     rows = {name: row for name, *row in published_rates.rates(read_study(study))[0]}
-    assert rows["less"] == ["this study", pytest.approx(-10, abs=0.2), points[0].psnr_db, points[-1].psnr_db]
+    assert rows["less"] == ["this study", pytest.approx(-10, abs=0.2), known_points[0].psnr_db, known_points[-1].psnr_db]
 
 
 def test_a_study_of_other_photographs_is_not_held_against_published_points(study: Path) -> None:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 import codec
 from sga import commands
-from sga.codecs.checkpoint import EMBEDDED_PATH
 from sga.images import read_image, write_image
 from sga.measures import psnr_db
+from tests.conftest import ONE_RATE
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_compressai_evaluates_an_exported_checkpoint(photo: Path, tmp_path: Path
     images.mkdir()
     image = read_image(photo).repeat(1, 4, 4)[:, :192, :192]
     write_image(image, images / "photo.png")
-    codec.main(["export", str(EMBEDDED_PATH.with_name("scale_hyperprior_mse_lmbda0.013.safetensors")), "-o", str(checkpoint)])
+    codec.main(["export", str(ONE_RATE), "-o", str(checkpoint)])
     capsys.readouterr()
     evaluate(["checkpoint", str(images), "-a", "bmshj2018-hyperprior", "-p", str(checkpoint), "--no-update"])
     printed = capsys.readouterr().out

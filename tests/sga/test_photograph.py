@@ -78,13 +78,13 @@ def test_the_seed_is_of_the_pixels_and_the_number_alone() -> None:
     assert seed_of(other, 0) != seed_of(image, 0)
 
 
-def test_a_photograph_becomes_a_file_that_is_better_than_its_base(embedded: LoadedCodec, odd: Tensor) -> None:
-    refined = refine_photograph(embedded, odd, OBJECTIVE, replace(preset("fast", 10), evaluate_every=5, adapt_prior=False))
+def test_a_photograph_becomes_a_file_that_is_better_than_its_base(one_rate: LoadedCodec, odd: Tensor) -> None:
+    refined = refine_photograph(one_rate, odd, OBJECTIVE, SETTINGS)
     before, after = losses(refined)
     assert after < 0.98 * before
     assert refined.original is odd and refined.objective == OBJECTIVE
     for coded in (refined.base, refined.refined):
-        assert torch.equal(decode_image(embedded, coded.file), coded.image) and coded.image.shape == odd.shape
+        assert torch.equal(decode_image(one_rate, coded.file), coded.image) and coded.image.shape == odd.shape
         assert coded.quality.bpp == pytest.approx(8 * len(coded.file) / (60 * 50))
         mse = (coded.image.double() - odd.double()).square().mean()
         assert coded.quality.psnr_db == pytest.approx(float(10 * torch.log10(255**2 / mse)))
@@ -96,7 +96,7 @@ def test_a_photograph_becomes_a_file_that_is_better_than_its_base(embedded: Load
     at = refined.evaluated_steps.index(refined.best_step)
     assert refined.bpp_estimated == pytest.approx(float(refined.evaluations[at, EVALUATED.index("bpp")]))
     # The estimate is of the file: the header apart, the two differ by the bytes with which the coder ends a string.
-    assert 8 * len(refined.file) == pytest.approx(refined.bpp_estimated * 60 * 50, rel=0.05, abs=8 * 40)
+    assert 8 * len(refined.file) == pytest.approx(refined.bpp_estimated * 60 * 50, rel=0.05, abs=8 * 32)
 
 
 def test_the_number_of_the_run_and_no_other_thing_makes_another_file(embedded: LoadedCodec, crop: Tensor) -> None:
